@@ -1,0 +1,127 @@
+/* check.c: `tb4 check`: everything that would keep gateways from starting, found without starting. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+#include "cli/cli.h"
+#include "listen.h"
+#include "users.h"
+#include "volume/ports.h"
+#include "volume/record.h"
+
+static void check_config(const char *path, const struct config *config, struct faults *faults)
+{
+	struct reason reason;
+	CLEANUP_FREE uid_t *users = NULL;
+	size_t count;
+	if (config->listen && listen_check_address(config->listen, &reason) < 0)
+		faults_add(faults, path, 0, "%s", reason.text);
+	if (users_parse(config->allow_users, &users, &count, &reason) < 0)
+		faults_add(faults, path, 0, "%s", reason.text);
+	/* "RUN_DIR/999999999/control.sock" must fit into a socket's address */
+	if (strlen(config->run_dir) + strlen("/999999999/control.sock") > 107)
+		faults_add(faults, path, 0, "run_dir = %s: too long for the sockets in it", config->run_dir);
+}
+
+static void check_image(const struct volume *volume, struct faults *faults)
+{
+	struct stat st;
+	if (stat(volume->image, &st) < 0)
+		faults_add(faults, volume->path, 0, "image %s: %m", volume->image);
+	else if (!S_ISREG(st.st_mode))
+		faults_add(faults, volume->path, 0, "image %s: not a regular file", volume->image);
+	else if ((uint64_t)st.st_size < volume->size)
+		faults_add(faults, volume->path, 0, "image %s: has %lld bytes, fewer than size says",
+			volume->image, (long long)st.st_size);
+}
+
+static void check_volume(
+	const struct config *config, const struct volume *volume, struct faults *faults)
+{
+	struct record record;
+	struct reason reason;
+	if (strcmp(volume->host, config->node_name) == 0)
+		check_image(volume, faults);
+	int status = record_load(config, volume->name, &record, &reason);
+	if (status < 0 && status != -ENOENT)
+		faults_add(faults, volume->path, 0, "%s", reason.text);
+}
+
+/* Two volumes that say that they have the same thing. */
+static void check_pair(const struct volume *a, const struct volume *b, struct faults *faults)
+{
+	unsigned device_a, device_b;
+	if (strcmp(a->image, b->image) == 0 && strcmp(a->host, b->host) == 0)
+		faults_add(faults, b->path, 0, "image %s is also that of %s", b->image, a->name);
+	if (a->parsed.vmid != b->parsed.vmid && volume_nbd_port(a) != 0 &&
+		volume_nbd_port(a) == volume_nbd_port(b))
+		faults_add(faults, b->path, 0, "NBD port %u is also that of %s", volume_nbd_port(b), a->name);
+	if (volume_device(a, &device_a) && volume_device(b, &device_b) && device_a == device_b)
+		faults_add(faults, b->path, 0, "/dev/nbd%u is also that of %s", device_b, a->name);
+}
+
+static int check_volumes(const struct config *config, struct faults *faults, size_t *count)
+{
+	struct volumes volumes;
+	int status = volumes_read(config, 0, &volumes, faults);
+	*count = volumes.count;
+	for (size_t i = 0; i < volumes.count; i++) {
+		check_volume(config, &volumes.items[i], faults);
+		for (size_t k = 0; k < i; k++)
+			check_pair(&volumes.items[k], &volumes.items[i], faults);
+	}
+	volumes_free(&volumes);
+	return status == -ENOMEM ? status : 0;
+}
+
+static struct json_object *to_json(const struct faults *faults, size_t volumes)
+{
+	struct json_object *object = json_object_new_object(), *list = json_object_new_array();
+	for (size_t i = 0; i < faults->count; i++) {
+		struct json_object *fault = json_object_new_object();
+		json_add_text(fault, "file", faults->items[i].path);
+		if (faults->items[i].line)
+			json_add_number(fault, "line", faults->items[i].line);
+		json_add_text(fault, "text", faults->items[i].text);
+		json_append(list, fault);
+	}
+	json_add_number(object, "volumes", volumes);
+	json_add(object, "faults", list);
+	return object;
+}
+
+static void print(const struct faults *faults)
+{
+	for (size_t i = 0; i < faults->count; i++) {
+		const struct fault *fault = &faults->items[i];
+		if (fault->line)
+			printf("%s:%u: %s\n", fault->path, fault->line, fault->text);
+		else
+			printf("%s: %s\n", fault->path, fault->text);
+	}
+}
+
+int command_check(struct cli *cli)
+{
+	const char *path = cli->values[OPTION_CONFIG];
+	struct faults faults = { 0 };
+	size_t count = 0;
+	int status = config_read(path, &cli->config, &faults);
+	if (cli->config.volume_dir) {
+		check_config(path ? path : CONFIG_DEFAULT_PATH, &cli->config, &faults);
+		status = check_volumes(&cli->config, &faults, &count);
+	}
+	if (has_option(cli, OPTION_JSON))
+		print_json(to_json(&faults, count));
+	else if (faults.count > 0)
+		print(&faults);
+	else if (status == 0)
+		printf("no faults: %zu volumes in %s\n", count, cli->config.volume_dir);
+	bool has_faults = faults.count > 0;
+	faults_free(&faults);
+	config_free(&cli->config);
+	if (status == -ENOMEM)
+		return fail_text(EXIT_INTERNAL, "out of memory");
+	return has_faults ? EXIT_BAD_CONFIG : 0;
+}

@@ -1,0 +1,157 @@
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "control/control-client.h"
+#include "log.h"
+
+int fail(int error, const struct reason *reason)
+{
+	log_error("%s", reason->text);
+	return exit_status_for(error);
+}
+
+int fail_text(int status, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	log_error("%s", text);
+	return status;
+}
+
+int print_json(struct json_object *object)
+{
+	CLEANUP_JSON struct json_object *owned = object;
+	const char *text = owned
+		? json_object_to_json_string_ext(owned, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+				  JSON_C_TO_STRING_NOSLASHESCAPE)
+		: NULL;
+	if (!text)
+		return fail_text(EXIT_INTERNAL, "out of memory");
+	puts(text);
+	return 0;
+}
+
+/* Volumes */
+
+int name_volume(const struct cli *cli, const char *argument, char name[VOLUME_NAME_MAX],
+	struct reason *reason)
+{
+	uint64_t vmid, disk = 0;
+	const char *number = cli->values[OPTION_DISK];
+	struct volume_name parsed;
+	if (vmid_parse(argument, &vmid) < 0) {
+		if (volume_name_parse(argument, &parsed) < 0)
+			return reason_set(reason, -EINVAL,
+				"%s: neither the name of a volume, such as vm-200-disk-0, nor a VMID", argument);
+		if (number)
+			return reason_set(reason, -EINVAL, "--disk goes with a VMID, not with a name");
+		snprintf(name, VOLUME_NAME_MAX, "%s", argument);
+		return 0;
+	}
+	if (number) {
+		char *end;
+		disk = strtoul(number, &end, 10);
+		if (number[0] < '0' || number[0] > '9' || *end || disk > 9999)
+			return reason_set(reason, -EINVAL, "--disk %s: not a number from 0 to 9999", number);
+	}
+	volume_name_of_disk(vmid, (unsigned)disk, name);
+	return 0;
+}
+
+int find_volume(
+	const struct cli *cli, const char *argument, struct volume *volume, struct reason *reason)
+{
+	char name[VOLUME_NAME_MAX];
+	struct faults faults = { 0 };
+	*volume = (struct volume){ 0 };
+	int status = name_volume(cli, argument, name, reason);
+	if (status < 0)
+		return status;
+	status = volume_read(&cli->config, name, volume, &faults);
+	if (status == -ENOENT)
+		reason_set(reason, status, "%s: no such volume in %s: see tb4 volume list", name,
+			cli->config.volume_dir);
+	else if (status < 0)
+		faults_reason(&faults, reason);
+	faults_free(&faults);
+	return status;
+}
+
+int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes)
+{
+	struct faults faults = { 0 };
+	int status = volumes_read(&cli->config, vmid, volumes, &faults);
+	for (size_t i = 0; i < faults.count; i++)
+		log_error("%s:%u: %s", faults.items[i].path, faults.items[i].line, faults.items[i].text);
+	faults_free(&faults);
+	return status;
+}
+
+/* Gateways */
+
+struct json_object *new_request(const char *command)
+{
+	struct json_object *request = json_object_new_object();
+	if (json_add_text(request, "command", command))
+		return request;
+	json_object_put(request);
+	return NULL;
+}
+
+int ask_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request,
+	struct json_object **answer, struct reason *reason)
+{
+	CLEANUP_JSON struct json_object *owned = request;
+	CLEANUP_FREE char *path = NULL;
+	if (!owned || asprintf(&path, "%s/%llu/control.sock", cli->config.run_dir,
+					  (unsigned long long)vmid) < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	return control_call(path, owned, answer, reason);
+}
+
+/* Text */
+
+const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX])
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes;
+	unsigned unit = 0;
+	while (value >= 1024 && unit < 6) {
+		value /= 1024;
+		unit++;
+	}
+	bool is_whole = value == (double)(uint64_t)value;
+	snprintf(text, SIZE_TEXT_MAX, is_whole || value >= 100 ? "%.0f %s" : "%.1f %s", value, units[unit]);
+	return text;
+}
+
+/* Signals */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal)
+{
+	interrupted = signal;
+}
+
+void catch_interrupts(void)
+{
+	struct sigaction action = { .sa_handler = on_interrupt }; /* no SA_RESTART: reads shall end */
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGHUP, &action, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+bool was_interrupted(void)
+{
+	return interrupted;
+}

@@ -1,0 +1,341 @@
+#include "cli/copy.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checked.h"
+#include "cleanup.h"
+#include "cli/progress.h"
+
+/* Invariant: a slot is idle, or its request is with the backend. The loop is run only to wait. */
+enum { SLOTS = 8, SLOT_SIZE = 1 << 20, STATUS_EXTENTS = 512, ZERO_STEP = 1 << 30 };
+
+struct slot {
+	struct backend_request request;
+	struct copy *copy;
+	uint8_t *buffer;
+	bool is_busy;
+};
+
+struct copy {
+	struct copy_job *job;
+	struct slot slots[SLOTS];
+	uint8_t *buffers;
+	int error; /* the first of a request */
+	struct progress progress;
+};
+
+static int copy_start(struct copy *copy, struct copy_job *job, const char *what)
+{
+	*copy = (struct copy){ .job = job };
+	copy->buffers = mmap(NULL, (size_t)SLOTS * SLOT_SIZE, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (copy->buffers == MAP_FAILED)
+		return -ENOMEM;
+	for (unsigned i = 0; i < SLOTS; i++) {
+		copy->slots[i].copy = copy;
+		copy->slots[i].buffer = copy->buffers + (size_t)i * SLOT_SIZE;
+	}
+	progress_start(&copy->progress, what, job->source_size);
+	return 0;
+}
+
+static void copy_end(struct copy *copy)
+{
+	progress_end(&copy->progress);
+	munmap(copy->buffers, (size_t)SLOTS * SLOT_SIZE);
+}
+
+static void on_done(struct backend_request *request, int error)
+{
+	struct slot *slot = container_of(request, struct slot, request);
+	slot->is_busy = false;
+	if (error && slot->copy->error == 0)
+		slot->copy->error = error;
+}
+
+static void submit(struct slot *slot, enum backend_operation operation, uint64_t offset, uint64_t length)
+{
+	struct backend *backend = slot->copy->job->offline->backend;
+	slot->is_busy = true;
+	slot->request.operation = operation;
+	slot->request.flags = 0;
+	slot->request.offset = offset;
+	slot->request.length = length;
+	slot->request.buffer = slot->buffer;
+	slot->request.extents_max = 0;
+	slot->request.done = on_done;
+	backend->operations->submit(backend, &slot->request);
+}
+
+static void wait_for(struct slot *slot)
+{
+	while (slot->is_busy && uv_run(&slot->copy->job->offline->loop, UV_RUN_ONCE))
+		;
+}
+
+/* Waits for all requests. Returns the first error. */
+static int wait_for_all(struct copy *copy)
+{
+	for (unsigned i = 0; i < SLOTS; i++)
+		wait_for(&copy->slots[i]);
+	return copy->error;
+}
+
+/* One request, waited for. */
+static int do_one(struct copy *copy, enum backend_operation operation, uint64_t offset, uint64_t length)
+{
+	submit(&copy->slots[0], operation, offset, length);
+	return wait_for_all(copy);
+}
+
+static int io_error(const struct copy *copy, int error, struct reason *reason)
+{
+	if (error == -EINTR)
+		return reason_set(reason, error, "interrupted");
+	return reason_set(reason, error, "%s: %s", copy->job->offline->volume->name, strerror(-error));
+}
+
+static int file_error(const struct copy *copy, int error, struct reason *reason)
+{
+	if (error == -EINTR)
+		return reason_set(reason, error, "interrupted");
+	return reason_set(reason, error, "%s: %s", copy->job->path, strerror(-error));
+}
+
+/* Import */
+
+/* Reads until the buffer is full or the file ends. Returns the bytes read. */
+static ssize_t read_block(int fd, uint8_t *buffer)
+{
+	size_t used = 0;
+	while (used < SLOT_SIZE) {
+		ssize_t n = was_interrupted() ? -1 : read(fd, buffer + used, SLOT_SIZE - used);
+		if (n < 0 && (was_interrupted() || errno != EINTR))
+			return was_interrupted() ? -EINTR : -errno;
+		if (n == 0)
+			break;
+		used += n > 0 ? (size_t)n : 0;
+	}
+	return (ssize_t)used;
+}
+
+static bool is_zero(const uint8_t *bytes, size_t length)
+{
+	return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
+}
+
+/* Where the next data of a regular file begin, a multiple of SLOT_SIZE; `at` if that is not known. */
+static uint64_t skip_hole(int fd, uint64_t at)
+{
+	off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+	if (data < 0 && errno == ENXIO)
+		data = lseek(fd, 0, SEEK_END);
+	uint64_t next = data < 0 ? at : align_down((uint64_t)data, SLOT_SIZE);
+	lseek(fd, (off_t)(next > at ? next : at), SEEK_SET);
+	return next > at ? next : at;
+}
+
+/* Zeros for [from, to): nothing to do on a blank volume. */
+static int put_zeros(struct copy *copy, uint64_t from, uint64_t to)
+{
+	int status = wait_for_all(copy);
+	for (; status == 0 && !copy->job->is_blank && from < to; from += ZERO_STEP)
+		status = do_one(copy, BACKEND_ZERO, from, to - from < ZERO_STEP ? to - from : ZERO_STEP);
+	return status;
+}
+
+/* Takes the block at `at`, of which `length` bytes were read into the slot, to the volume. */
+static int put_block(struct copy *copy, struct slot *slot, uint64_t at, size_t length)
+{
+	uint32_t block = copy->job->offline->backend->geometry.block_min;
+	size_t padded = length;
+	if (block < VOLUME_SECTOR)
+		block = VOLUME_SECTOR;
+	padded = align_up(length, block);
+	if (padded > copy->job->size - at)
+		return -EFBIG;
+	memset(slot->buffer + length, 0, padded - length);
+	if (is_zero(slot->buffer, padded))
+		return copy->job->is_blank ? 0 : put_zeros(copy, at, at + padded);
+	submit(slot, BACKEND_WRITE, at, padded);
+	return copy->error;
+}
+
+static int copy_in_blocks(struct copy *copy, uint64_t *end, struct reason *reason)
+{
+	struct copy_job *job = copy->job;
+	uint64_t at = 0;
+	for (unsigned turn = 0;; turn++) {
+		struct slot *slot = &copy->slots[turn % SLOTS];
+		uint64_t next = job->source_size ? skip_hole(job->fd, at) : at;
+		if (next > job->size)
+			return reason_set(reason, -EFBIG, "%s: larger than the volume", job->path);
+		int status = next > at ? put_zeros(copy, at, next) : 0;
+		at = next;
+		wait_for(slot);
+		ssize_t n = status < 0 ? 0 : read_block(job->fd, slot->buffer);
+		if (n < 0)
+			return file_error(copy, (int)n, reason);
+		if (status == 0 && n > 0 && at == job->size)
+			status = -EFBIG;
+		if (status == 0 && n > 0)
+			status = put_block(copy, slot, at, (size_t)n);
+		if (status == -EFBIG)
+			return reason_set(reason, status, "%s: larger than the volume", job->path);
+		if (status < 0)
+			return io_error(copy, status, reason);
+		at += (uint64_t)n;
+		progress_show(&copy->progress, at);
+		if (n < SLOT_SIZE)
+			break;
+	}
+	*end = align_up(at, VOLUME_SECTOR);
+	return 0;
+}
+
+int copy_in(struct copy_job *job, struct reason *reason)
+{
+	struct copy copy;
+	uint64_t end = 0;
+	int status = copy_start(&copy, job, "import");
+	if (status < 0)
+		return reason_set(reason, status, "out of memory");
+	status = copy_in_blocks(&copy, &end, reason);
+	if (status == 0) {
+		status = put_zeros(&copy, end, job->size);
+		if (status == 0)
+			status = do_one(&copy, BACKEND_FLUSH, 0, 0);
+		if (status < 0)
+			io_error(&copy, status, reason);
+	}
+	wait_for_all(&copy);
+	copy_end(&copy);
+	return status;
+}
+
+/* Export */
+
+static int write_all(int fd, const uint8_t *bytes, size_t length)
+{
+	while (length > 0) {
+		ssize_t n = was_interrupted() ? -1 : write(fd, bytes, length);
+		if (n < 0 && (was_interrupted() || errno != EINTR))
+			return was_interrupted() ? -EINTR : -errno;
+		if (n > 0) {
+			bytes += n;
+			length -= (size_t)n;
+		}
+	}
+	return 0;
+}
+
+/* Writes one slot's bytes; as a hole if they are zeros and the file can have one. */
+static int write_slot(int fd, bool is_regular, const uint8_t *bytes, size_t length)
+{
+	if (is_regular && is_zero(bytes, length))
+		return lseek(fd, (off_t)length, SEEK_CUR) < 0 ? -errno : 0;
+	return write_all(fd, bytes, length);
+}
+
+static void read_ahead(struct copy *copy, uint64_t index)
+{
+	uint64_t at = index * SLOT_SIZE;
+	if (at >= copy->job->size)
+		return;
+	uint64_t left = copy->job->size - at;
+	submit(&copy->slots[index % SLOTS], BACKEND_READ, at, left < SLOT_SIZE ? left : SLOT_SIZE);
+}
+
+static int copy_out_blocks(struct copy *copy, bool is_regular, struct reason *reason)
+{
+	struct copy_job *job = copy->job;
+	for (uint64_t i = 0; i < SLOTS; i++)
+		read_ahead(copy, i);
+	for (uint64_t i = 0; i * SLOT_SIZE < job->size; i++) {
+		struct slot *slot = &copy->slots[i % SLOTS];
+		wait_for(slot);
+		if (copy->error)
+			return io_error(copy, copy->error, reason);
+		int status = write_slot(job->fd, is_regular, slot->buffer, slot->request.length);
+		if (status < 0)
+			return file_error(copy, status, reason);
+		progress_show(&copy->progress, i * SLOT_SIZE + slot->request.length);
+		read_ahead(copy, i + SLOTS);
+	}
+	return 0;
+}
+
+int copy_out(struct copy_job *job, struct reason *reason)
+{
+	struct copy copy;
+	struct stat st;
+	int status = copy_start(&copy, job, "export");
+	if (status < 0)
+		return reason_set(reason, status, "out of memory");
+	bool is_regular = fstat(job->fd, &st) == 0 && S_ISREG(st.st_mode);
+	status = copy_out_blocks(&copy, is_regular, reason);
+	wait_for_all(&copy);
+	if (status == 0 && is_regular &&
+		(ftruncate(job->fd, (off_t)job->size) < 0 || fsync(job->fd) < 0))
+		status = file_error(&copy, -errno, reason);
+	copy_end(&copy);
+	return status;
+}
+
+/* Blankness */
+
+int copy_is_blank(struct offline *offline, struct reason *reason)
+{
+	struct copy_job job = { .offline = offline };
+	struct copy copy;
+	struct backend *backend = offline->backend;
+	uint64_t size = backend->geometry.size;
+	CLEANUP_FREE struct backend_extent *extents = calloc(STATUS_EXTENTS, sizeof *extents);
+	if (!backend->geometry.status)
+		return 0;
+	if (!extents || copy_start(&copy, &job, "") < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	struct backend_request *request = &copy.slots[0].request;
+	int blank = 1;
+	for (uint64_t at = 0; at < size && blank == 1;) {
+		copy.slots[0].is_busy = true;
+		*request = (struct backend_request){
+			.operation = BACKEND_STATUS,
+			.offset = at,
+			.length = size - at,
+			.extents = extents,
+			.extents_max = STATUS_EXTENTS,
+			.done = on_done,
+		};
+		backend->operations->submit(backend, request);
+		int status = wait_for_all(&copy);
+		if (status < 0)
+			blank = io_error(&copy, status, reason);
+		for (size_t i = 0; status == 0 && i < request->extents_count; i++) {
+			at += extents[i].length;
+			if (!extents[i].zero)
+				blank = 0;
+		}
+	}
+	copy_end(&copy);
+	return blank;
+}
+
+int copy_blank(struct offline *offline, struct reason *reason)
+{
+	struct copy_job job = { .offline = offline };
+	struct copy copy;
+	if (copy_start(&copy, &job, "") < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	int status = put_zeros(&copy, 0, offline->backend->geometry.size);
+	if (status == 0)
+		status = do_one(&copy, BACKEND_FLUSH, 0, 0);
+	if (status < 0)
+		io_error(&copy, status, reason);
+	copy_end(&copy);
+	return status;
+}

@@ -1,0 +1,118 @@
+#include "cli/offline.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+int refuse_if_owned(const struct cli *cli, const char *volume, struct reason *reason)
+{
+	struct record record;
+	int status = record_load(&cli->config, volume, &record, reason);
+	if (status == -ENOENT)
+		return 0;
+	if (status < 0)
+		return status;
+	if (record.released)
+		return 0;
+	if (strcmp(record.node, cli->config.node_name) == 0)
+		return reason_set(reason, -EBUSY,
+			"%s: still claimed by a gateway of this node that did not stop in order: start it again, or "
+			"run tb4 claim release %s",
+			volume, volume);
+	return reason_set(reason, -EBUSY, "%s: owned by node %s: stop the VM there first", volume, record.node);
+}
+
+static void on_step(void *context, enum backend_step step, int error, const struct reason *reason)
+{
+	(void)step;
+	struct offline *offline = context;
+	offline->step_is_done = true;
+	offline->step_error = error;
+	if (error && reason)
+		offline->step_reason = *reason;
+}
+
+static void on_fenced(void *context, const struct reason *reason)
+{
+	on_step(context, BACKEND_ACTIVATED, -EOWNERDEAD, reason);
+}
+
+/* Waits for the step that was just begun. */
+static int wait_for_step(struct offline *offline, struct reason *reason)
+{
+	while (!offline->step_is_done && uv_run(&offline->loop, UV_RUN_ONCE))
+		;
+	offline->step_is_done = false;
+	if (offline->step_error)
+		*reason = offline->step_reason;
+	return offline->step_error;
+}
+
+static int claim_and_activate(struct offline *offline, struct reason *reason)
+{
+	const struct backend_events events = {
+		.context = offline,
+		.step = on_step,
+		.fenced = on_fenced,
+	};
+	int status = refuse_if_owned(offline->cli, offline->volume->name, reason);
+	if (status == 0)
+		status = backend_for(offline->volume)
+					 ->open(&offline->loop, &offline->cli->config, offline->volume, &events,
+						 &offline->backend, reason);
+	if (status == 0)
+		status = wait_for_step(offline, reason);
+	if (status == 0)
+		status = ownership_hold(offline->ownership, offline->volume, (uint64_t)time(NULL),
+			&offline->hold, reason);
+	if (status < 0)
+		return status;
+	offline->is_held = true;
+	offline->backend->operations->activate(offline->backend, offline->hold.generation);
+	status = wait_for_step(offline, reason);
+	offline->is_active = status == 0;
+	return status;
+}
+
+int offline_open(const struct cli *cli, const struct volume *volume, struct offline *offline,
+	struct reason *reason)
+{
+	*offline = (struct offline){ .cli = cli, .volume = volume };
+	struct reason ignored;
+	int status = uv_loop_init(&offline->loop);
+	if (status < 0)
+		return reason_set(reason, status, "%s", uv_strerror(status));
+	status = ownership_open(&cli->config, volume->parsed.vmid, &offline->ownership, reason);
+	if (status == 0)
+		status = claim_and_activate(offline, reason);
+	if (status < 0)
+		offline_close(offline, &ignored);
+	return status;
+}
+
+int offline_resize(struct offline *offline, uint64_t size, struct reason *reason)
+{
+	offline->backend->operations->resize(offline->backend, size);
+	return wait_for_step(offline, reason);
+}
+
+int offline_close(struct offline *offline, struct reason *reason)
+{
+	int status = 0, released = 0;
+	struct reason ignored;
+	if (offline->is_active) {
+		offline->backend->operations->deactivate(offline->backend);
+		status = wait_for_step(offline, reason);
+	}
+	if (offline->backend) {
+		offline->backend->operations->close(offline->backend);
+		wait_for_step(offline, &ignored);
+	}
+	if (offline->is_held)
+		released = ownership_release(offline->ownership, offline->volume->name,
+			status ? &ignored : reason);
+	ownership_close(offline->ownership);
+	uv_run(&offline->loop, UV_RUN_DEFAULT); /* closing handles */
+	uv_loop_close(&offline->loop);
+	return status ? status : released;
+}

@@ -1,0 +1,127 @@
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/backend.h"
+#include "cleanup.h"
+#include "cli/cli.h"
+#include "cli/create.h"
+#include "volume/ports.h"
+
+/* The volume as it will be, except for its ports. */
+static int describe(const struct cli *cli, const char *name, uint64_t size, struct volume *volume,
+	struct reason *reason)
+{
+	*volume = (struct volume){ .size = size };
+	snprintf(volume->name, sizeof volume->name, "%s", name);
+	if (volume_name_parse(name, &volume->parsed) < 0)
+		return reason_set(reason, -EINVAL, "%s: not a name for a volume, such as vm-200-disk-0", name);
+	if (size == 0 || size % VOLUME_SECTOR != 0)
+		return reason_set(reason, -EINVAL, "%s: the size must be a multiple of %d bytes and not 0",
+			name, VOLUME_SECTOR);
+	const char *backend = cli->values[OPTION_BACKEND];
+	while (backend && volume_backends[volume->backend] &&
+		strcmp(volume_backends[volume->backend], backend) != 0)
+		volume->backend++;
+	if (!volume_backends[volume->backend])
+		return reason_set(reason, -EINVAL, "--backend %s: this version has only: file", backend);
+	const char *description = cli->values[OPTION_DESCRIPTION];
+	volume->host = strdup(cli->config.node_name);
+	volume->description = description ? strdup(description) : NULL;
+	if (!volume->host || (description && !volume->description) ||
+		asprintf(&volume->image, "%s/%s.raw", cli->config.data_dir, name) < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	return 0;
+}
+
+static int refuse_existing(const struct cli *cli, const struct volume *volume, struct reason *reason)
+{
+	CLEANUP_FREE char *path = NULL;
+	if (asprintf(&path, "%s/%s.conf", cli->config.volume_dir, volume->name) < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	if (access(path, F_OK) == 0)
+		return reason_set(reason, -EEXIST, "%s: exists already: see tb4 volume info %s",
+			volume->name, volume->name);
+	return 0;
+}
+
+static int assign_and_store(const struct cli *cli, struct volume *volume, bool dry_run, struct reason *reason)
+{
+	struct volumes all;
+	load_volumes(cli, 0, &all); /* a damaged neighbour is reported and does not stop us */
+	int status = ports_assign(&all, volume, reason);
+	volumes_free(&all);
+	if (status < 0 || dry_run)
+		return status;
+	const struct backend_operations *backend = backend_for(volume);
+	status = backend->create(&cli->config, volume, reason);
+	if (status < 0)
+		return status;
+	status = volume_write(&cli->config, volume, reason);
+	if (status < 0)
+		backend->destroy(&cli->config, volume, NULL);
+	return status;
+}
+
+int create_volume(const struct cli *cli, const char *name, uint64_t size, bool dry_run,
+	struct volume *volume, struct reason *reason)
+{
+	int status = describe(cli, name, size, volume, reason);
+	if (status < 0)
+		return status;
+	CLEANUP_CLOSE int lock = dry_run ? -1 : volumes_lock(&cli->config, reason);
+	if (lock < 0 && !dry_run)
+		return lock;
+	status = refuse_existing(cli, volume, reason);
+	return status < 0 ? status : assign_and_store(cli, volume, dry_run, reason);
+}
+
+/* --name, or the VMID's disk, which the name must not contradict. */
+static int choose_name(const struct cli *cli, char name[VOLUME_NAME_MAX], struct reason *reason)
+{
+	uint64_t vmid;
+	struct volume_name parsed;
+	const char *full = cli->values[OPTION_NAME];
+	if (vmid_parse(cli->arguments[0], &vmid) < 0)
+		return reason_set(reason, -EINVAL, "%s: not the number of a VM (%d to %d)", cli->arguments[0],
+			VMID_MIN, VMID_MAX);
+	if (!full)
+		return name_volume(cli, cli->arguments[0], name, reason);
+	if (has_option(cli, OPTION_DISK))
+		return reason_set(reason, -EINVAL, "--name and --disk exclude each other");
+	if (volume_name_parse(full, &parsed) < 0 || parsed.vmid != vmid)
+		return reason_set(reason, -EINVAL, "--name %s: not a name for a volume of VM %llu", full,
+			(unsigned long long)vmid);
+	snprintf(name, VOLUME_NAME_MAX, "%s", full);
+	return 0;
+}
+
+int command_volume_create(struct cli *cli)
+{
+	char name[VOLUME_NAME_MAX], size_text[SIZE_TEXT_MAX];
+	uint64_t size;
+	struct reason reason;
+	bool dry_run = has_option(cli, OPTION_DRY_RUN);
+	if (size_parse(cli->arguments[1], &size) < 0)
+		return fail_text(EXIT_BAD_USAGE, "%s: not a size such as 50G, 512M or 4096",
+			cli->arguments[1]);
+	int status = choose_name(cli, name, &reason);
+	if (status < 0)
+		return fail(status, &reason);
+	CLEANUP(volume_free) struct volume volume = { 0 };
+	status = create_volume(cli, name, size, dry_run, &volume, &reason);
+	if (status < 0)
+		return fail(status, &reason);
+	if (has_option(cli, OPTION_JSON)) {
+		struct json_object *object = json_object_new_object();
+		json_add_text(object, "name", volume.name);
+		json_add_number(object, "size", volume.size);
+		json_add_text(object, "backend", volume_backends[volume.backend]);
+		json_add_text(object, "image", volume.image);
+		json_add_switch(object, "dry_run", dry_run);
+		return print_json(object);
+	}
+	printf("%s %s: %s, %s backend, %s\n", dry_run ? "would create" : "created", volume.name,
+		size_format(volume.size, size_text), volume_backends[volume.backend], volume.image);
+	return 0;
+}

@@ -1,0 +1,107 @@
+#include "config.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+#include "cleanup.h"
+#include "log.h"
+
+static const char *const direct_choices[] = { "auto", "off", NULL };
+static const char *const log_choices[] = { "error", "warning", "info", "debug", NULL };
+
+#define AT(member) offsetof(struct config, member)
+#define K UINT64_C(1024)
+
+/* clang-format off */
+const struct setting config_table[] = {
+	{ "paths", "run_dir", SETTING_PATH, AT(run_dir), "/run/tb4", 0, 0, NULL, false,
+		"sockets and state that is gone after a reboot" },
+	{ "paths", "volume_dir", SETTING_PATH, AT(volume_dir), NULL, 0, 0, NULL, false,
+		"volume files" },
+	{ "paths", "claim_dir", SETTING_PATH, AT(claim_dir), NULL, 0, 0, NULL, false,
+		"records of who may write a volume" },
+	{ "paths", "data_dir", SETTING_PATH, AT(data_dir), "/var/lib/tb4/volumes", 0, 0, NULL, false,
+		"images of the file backend" },
+	{ "node", "name", SETTING_TEXT, AT(node_name), NULL, 0, 0, NULL, false,
+		"name of this node in records" },
+	{ "nbd", "listen", SETTING_TEXT, AT(listen), NULL, 0, 0, NULL, false,
+		"address for NBD over TCP, beside the unix socket" },
+	{ "nbd", "list", SETTING_SWITCH, AT(list_exports), "yes", 0, 0, NULL, false,
+		"answer NBD_OPT_LIST" },
+	{ "nbd", "allow_users", SETTING_TEXT, AT(allow_users), NULL, 0, 0, NULL, false,
+		"further users that may connect to the unix socket" },
+	{ "nbd", "handshake_timeout", SETTING_NUMBER, AT(handshake_timeout), "10", 1, 3600, NULL, false,
+		"seconds until a client must have chosen an export" },
+	{ "nbd", "max_handshakes", SETTING_NUMBER, AT(max_handshakes), "64", 1, 10000, NULL, false,
+		"clients that may be in the handshake at once" },
+	{ "nbd", "max_connections", SETTING_NUMBER, AT(max_connections), "128", 1, 10000, NULL, false,
+		"clients that may be served at once" },
+	{ "nbd", "memory", SETTING_SIZE, AT(memory), "256M", 64*K*K, 1024*K*K*K, NULL, false,
+		"bytes of all requests in flight" },
+	{ "nbd", "connection_memory", SETTING_SIZE, AT(connection_memory), "64M", 32*K*K, 1024*K*K*K, NULL, false,
+		"bytes of one client's requests in flight" },
+	{ "nbd", "stall_timeout", SETTING_NUMBER, AT(stall_timeout), "30", 1, 86400, NULL, false,
+		"seconds after which a client that takes no replies is dropped if memory is short" },
+	{ "nbd", "stop_timeout", SETTING_NUMBER, AT(stop_timeout), "30", 1, 86400, NULL, false,
+		"seconds that an orderly stop waits for requests" },
+	{ "file", "direct", SETTING_CHOICE, AT(direct), "auto", 0, 0, direct_choices, false,
+		"bypass the page cache where the file system can" },
+	{ "log", "level", SETTING_CHOICE, AT(log_level), "info", 0, 0, log_choices, false,
+		"least important lines to log" },
+};
+/* clang-format on */
+const size_t config_table_size = sizeof config_table / sizeof config_table[0];
+
+/* pmxcfs, the cluster file system of Proxmox VE, is mounted on /etc/pve. */
+static bool on_proxmox(void)
+{
+	struct stat pve, etc;
+	return stat("/etc/pve", &pve) == 0 && stat("/etc", &etc) == 0 && pve.st_dev != etc.st_dev;
+}
+
+static int set_if_absent(char **text, const char *value)
+{
+	if (!*text)
+		*text = strdup(value);
+	return *text ? 0 : -ENOMEM;
+}
+
+static int complete(struct config *config)
+{
+	bool proxmox = on_proxmox();
+	struct utsname host;
+	if (uname(&host) < 0)
+		return -errno;
+	host.nodename[strcspn(host.nodename, ".")] = '\0'; /* Proxmox names nodes by the short name */
+	if (set_if_absent(&config->node_name, host.nodename) < 0 ||
+		set_if_absent(&config->volume_dir, proxmox ? "/etc/pve/tb4" : "/etc/tb4/volumes") < 0 ||
+		set_if_absent(&config->claim_dir, proxmox ? "/etc/pve/priv/tb4" : "/var/lib/tb4/claims") < 0)
+		return -ENOMEM;
+	return 0;
+}
+
+int config_read(const char *path, struct config *config, struct faults *faults)
+{
+	*config = (struct config){ 0 };
+	const char *file = path ? path : CONFIG_DEFAULT_PATH;
+	int status = settings_read(config_table, config_table_size, file, config, faults);
+	if (status == -ENOENT && !path)
+		status = 0; /* defaults are already in place */
+	if (status < 0 && status != -EBADMSG)
+		faults_add(faults, file, 0, "%s", strerror(-status));
+	int completed = complete(config);
+	if (completed < 0) {
+		faults_add(faults, file, 0, "%s", strerror(-completed));
+		return completed;
+	}
+	if (config->connection_memory > config->memory)
+		status = faults_add(faults, file, 0, "connection_memory is larger than memory");
+	return status;
+}
+
+void config_free(struct config *config)
+{
+	settings_free(config_table, config_table_size, config);
+}

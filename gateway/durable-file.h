@@ -1,0 +1,39 @@
+/* durable-file.h: small files that are either the old or the new one, whatever happens.
+ *
+ * Used for records, role files and volume files. Blocking; at most DURABLE_FILE_MAX bytes.
+ */
+#ifndef TB4_DURABLE_FILE_H
+#define TB4_DURABLE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "reason.h"
+
+enum { DURABLE_FILE_MAX = 64 << 10 };
+
+/* Reads a whole file. *text is malloc'ed, ended by a zero byte that *length does not count.
+ * Returns 0, -ENOENT (without a reason) or another errno; -EBADMSG if it is too large or no file. */
+int durable_file_read(const char *path, char **text, size_t *length, struct reason *reason);
+
+/* Replaces or creates `path`: writes a new file next to it, syncs it, renames it over `path`,
+ * syncs the directory. The new file has mode 0600. On failure `path` is as it was, or, if only the
+ * last step failed, new but perhaps not durable. The caller's lock keeps other writers out. */
+int durable_file_write(
+	const char *path, const char *text, size_t length, struct reason *reason);
+
+/* Removes the file and syncs the directory; 0 also if it was not there. */
+int durable_file_remove(const char *path, struct reason *reason);
+
+/* Makes a directory (mode 0755; what is in it is 0600) and its parents. 0 if it exists. */
+int make_directory(const char *path, struct reason *reason);
+
+/* A lock file held by this process until the descriptor is closed; it excludes other processes and
+ * other descriptors alike. The holder may unlink it. Returns the descriptor, or -EBUSY (without a
+ * reason) if `wait` is false and it is held. */
+int lock_file(const char *path, bool wait, struct reason *reason);
+
+/* malloc'ed "DIRECTORY/NAME"; NULL without memory. */
+char *path_join(const char *directory, const char *name);
+
+#endif

@@ -1,0 +1,233 @@
+/* gateway-control.c: what the control socket can ask of a gateway. The objects made here are what
+ * `tb4 status --json` and `tb4 metrics` are made of; tb4(1) documents them. */
+#include <errno.h>
+#include <string.h>
+
+#include "gateway-internal.h"
+#include "json-fields.h"
+#include "log.h"
+#include "nbd/nbd-protocol.h"
+#include "version.h"
+#include "volume/ports.h"
+
+static bool add_claim(struct json_object *object, const struct served_volume *served)
+{
+	if (!served->is_held)
+		return true;
+	return json_add_text(object, "claim_id", served->hold.claim.claim_id) &&
+		json_add_text(object, "node", served->hold.claim.node) &&
+		json_add_number(object, "generation", served->hold.generation);
+}
+
+static bool describe_volume(struct json_object *object, const struct served_volume *served)
+{
+	const struct nbd_export *export = served->export;
+	const struct volume *volume = served->volume;
+	bool has_reason = export->state == EXPORT_FAILED || export->state == EXPORT_FENCED;
+	unsigned device;
+	char device_path[32];
+	if (volume_device(volume, &device)) {
+		snprintf(device_path, sizeof device_path, "/dev/nbd%u", device);
+		if (!json_add_text(object, "device", device_path))
+			return false;
+	}
+	bool complete = json_add_text(object, "name", volume->name) &&
+		json_add_text(object, "backend", volume_backends[volume->backend]) &&
+		json_add_text(object, "state", export_state_names[export->state]) &&
+		(!has_reason || json_add_text(object, "reason", export->reason.text)) &&
+		json_add_number(object, "size", export->geometry.size) &&
+		json_add_switch(object, "read_only", export->read_only) &&
+		json_add_switch(object, "flush_failed", export->flush_failed) &&
+		json_add_number(object, "connections", export->connection_count) &&
+		json_add_number(object, "in_flight", export->in_flight_count) &&
+		json_add_number(object, "awaited_writes", export->awaited) && add_claim(object, served);
+	struct json_object *details = json_object_new_object();
+	if (served->backend && served->is_active && details)
+		served->backend->operations->status(served->backend, details);
+	return json_add(object, volume_backends[volume->backend], details) && complete;
+}
+
+static struct json_object *make_volumes(const struct gateway *gateway,
+	bool (*fill)(struct json_object *object, const struct served_volume *served))
+{
+	struct json_object *volumes = json_object_new_array();
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		struct json_object *object = json_object_new_object();
+		if (!object || !fill(object, &gateway->served[i])) {
+			json_object_put(object);
+			json_object_put(volumes);
+			return NULL;
+		}
+		if (!json_append(volumes, object))
+			return NULL;
+	}
+	return volumes;
+}
+
+static struct json_object *make_server(const struct gateway *gateway)
+{
+	struct nbd_server_status status;
+	nbd_server_status(gateway->server, &status);
+	struct json_object *object = json_object_new_object();
+	if (json_add_text(object, "socket", gateway->socket_path) &&
+		json_add_number(object, "connections", status.connections) &&
+		json_add_number(object, "handshakes", status.handshakes) &&
+		json_add_number(object, "accepted", status.accepted) &&
+		json_add_number(object, "refused", status.refused) &&
+		json_add_number(object, "memory_used", status.memory_used) &&
+		json_add_number(object, "memory", status.memory))
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+static struct json_object *make_report(const struct gateway *gateway,
+	bool (*fill)(struct json_object *object, const struct served_volume *served))
+{
+	struct json_object *object = json_object_new_object();
+	if (json_add_number(object, "vmid", gateway->vmid) &&
+		json_add_number(object, "pid", (uint64_t)getpid()) &&
+		json_add_text(object, "program", TB4_VERSION) &&
+		json_add_text(object, "state", gateway_state_names[gateway->state]) &&
+		json_add_number(
+			object, "uptime_seconds", (uv_now(&gateway->loop) - gateway->started) / 1000) &&
+		json_add(object, "nbd", make_server(gateway)) &&
+		json_add(object, "volumes", make_volumes(gateway, fill)))
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+/* metrics: the counters of an export */
+
+static struct json_object *make_command(const struct command_stats *stats)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *latency = json_object_new_array();
+	bool complete = latency;
+	for (unsigned i = 0; i < LATENCY_BUCKETS && complete; i++)
+		complete = json_append(latency, json_object_new_int64((int64_t)stats->latency[i]));
+	if (complete && json_add_number(object, "operations", stats->operations) &&
+		json_add_number(object, "bytes", stats->bytes) &&
+		json_add_number(object, "errors", stats->errors) &&
+		json_add_number(object, "nanoseconds", stats->nanoseconds) &&
+		json_add(object, "latency", latency))
+		return object;
+	if (!complete)
+		json_object_put(latency);
+	json_object_put(object);
+	return NULL;
+}
+
+static bool describe_counters(struct json_object *object, const struct served_volume *served)
+{
+	static const struct {
+		const char *name;
+		unsigned command;
+	} counted[] = {
+		{ "read", NBD_CMD_READ },
+		{ "write", NBD_CMD_WRITE },
+		{ "flush", NBD_CMD_FLUSH },
+		{ "trim", NBD_CMD_TRIM },
+		{ "write_zeroes", NBD_CMD_WRITE_ZEROES },
+		{ "cache", NBD_CMD_CACHE },
+		{ "block_status", NBD_CMD_BLOCK_STATUS },
+	};
+	const struct nbd_export *export = served->export;
+	struct json_object *commands = json_object_new_object();
+	for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++) {
+		if (!json_add(commands, counted[i].name,
+				make_command(&export->stats.commands[counted[i].command]))) {
+			json_object_put(commands);
+			return false;
+		}
+	}
+	return json_add(object, "commands", commands) && describe_volume(object, served);
+}
+
+/* resize */
+
+static struct served_volume *find_volume(struct gateway *gateway, const char *name)
+{
+	for (size_t i = 0; name && i < gateway->volumes.count; i++) {
+		if (strcmp(gateway->served[i].volume->name, name) == 0)
+			return &gateway->served[i];
+	}
+	return NULL;
+}
+
+static void start_resize(
+	struct gateway *gateway, struct control_client *client, struct json_object *request)
+{
+	struct reason reason;
+	uint64_t size;
+	const char *name = json_text_or_null(request, "volume");
+	struct served_volume *served = find_volume(gateway, name);
+	if (!served || !json_number(request, "size", &size) || size % VOLUME_SECTOR != 0) {
+		control_refuse(client,
+			reason_set(&reason, -EINVAL, "resize needs a volume of this VM and a size in bytes"),
+			&reason);
+	} else if (served->export->state != EXPORT_SERVING || gateway->state != GATEWAY_SERVING) {
+		control_refuse(client,
+			reason_set(&reason, -EBUSY, "%s: is not being served now", served->volume->name),
+			&reason);
+	} else if (served->resize_client) {
+		control_refuse(client,
+			reason_set(&reason, -EBUSY, "%s: is being resized already", served->volume->name),
+			&reason);
+	} else {
+		served->resize_client = client;
+		served->backend->operations->resize(served->backend, size);
+	}
+}
+
+/* The bytes are there: the volume file says so before anybody may use them. */
+static int store_size(struct served_volume *served, struct reason *reason)
+{
+	struct volume *volume = (struct volume *)served->volume;
+	uint64_t before = volume->size;
+	int lock = volumes_lock(served->gateway->config, reason);
+	if (lock < 0)
+		return lock;
+	volume->size = served->backend->geometry.size;
+	int status = volume_write(served->gateway->config, volume, reason);
+	if (status < 0)
+		volume->size = before;
+	close(lock);
+	return status;
+}
+
+void gateway_resize_done(struct served_volume *served, int error, const struct reason *why)
+{
+	struct control_client *client = served->resize_client;
+	served->resize_client = NULL;
+	struct reason reason = *why;
+	if (error == 0)
+		error = store_size(served, &reason);
+	if (error < 0) {
+		control_refuse(client, error, &reason);
+		return;
+	}
+	nbd_export_resized(served->export);
+	log_info("%s: grown to %llu bytes", served->volume->name,
+		(unsigned long long)served->export->geometry.size);
+	struct json_object *answer = json_object_new_object();
+	json_add_number(answer, "size", served->export->geometry.size);
+	control_answer(client, answer);
+}
+
+void gateway_handle_control(
+	void *context, struct control_client *client, const char *command, struct json_object *request)
+{
+	struct gateway *gateway = context;
+	struct reason reason;
+	if (strcmp(command, "status") == 0)
+		control_answer(client, make_report(gateway, describe_volume));
+	else if (strcmp(command, "metrics") == 0)
+		control_answer(client, make_report(gateway, describe_counters));
+	else if (strcmp(command, "resize") == 0)
+		start_resize(gateway, client, request);
+	else
+		control_refuse(
+			client, reason_set(&reason, -EINVAL, "unknown command %.64s", command), &reason);
+}

@@ -1,0 +1,61 @@
+/* gateway-internal.h: what gateway.c and gateway-control.c share. */
+#ifndef TB4_GATEWAY_INTERNAL_H
+#define TB4_GATEWAY_INTERNAL_H
+
+#include <uv.h>
+
+#include "backend/backend.h"
+#include "control/control-server.h"
+#include "gateway.h"
+#include "nbd/server.h"
+#include "volume/ownership.h"
+
+enum gateway_state { GATEWAY_STARTING, GATEWAY_SERVING, GATEWAY_FENCED, GATEWAY_STOPPING };
+extern const char *const gateway_state_names[];
+
+/* One volume and everything that serves it. */
+struct served_volume {
+	struct gateway *gateway;
+	const struct volume *volume;
+	struct nbd_export *export;
+	struct backend *backend; /* from open to BACKEND_CLOSED */
+	struct hold hold;
+	bool is_held;     /* hold is valid and not released */
+	bool is_resolved; /* served, failed or fenced: no longer starting */
+	bool is_active;   /* the backend is */
+	bool is_closing;
+	int error;        /* why it failed */
+	/* a resize by the control socket */
+	struct control_client *resize_client;
+};
+
+struct gateway {
+	const struct config *config;
+	uint64_t vmid;
+	bool stdio;
+	uv_loop_t loop;
+	enum gateway_state state;
+	bool was_fenced;  /* when it was told to stop */
+	bool is_drained;  /* stopping: no request of a client is in flight any more */
+	uint64_t started; /* loop time, ms */
+
+	struct volumes volumes;
+	struct served_volume *served; /* one per volume, in their order */
+	struct ownership *ownership;
+	struct nbd_server *server;
+	struct control_server *control;
+	char *socket_path, *control_path;
+	bool owns_socket; /* bound by us, not inherited */
+
+	uv_signal_t sigterm, sigint, sighup;
+	uv_fs_event_t records; /* somebody changes claim_dir */
+	int exit_status;
+};
+
+/* gateway-control.c: answers one request of the control socket. */
+void gateway_handle_control(
+	void *context, struct control_client *client, const char *command, struct json_object *request);
+/* The backend has answered a resize that the control socket asked for. */
+void gateway_resize_done(struct served_volume *served, int error, const struct reason *reason);
+
+#endif

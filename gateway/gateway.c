@@ -1,0 +1,544 @@
+#include "gateway-internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "durable-file.h"
+#include "listen.h"
+#include "log.h"
+#include "users.h"
+#include "volume/ports.h"
+
+const char *const gateway_state_names[] = {
+	[GATEWAY_STARTING] = "starting",
+	[GATEWAY_SERVING] = "serving",
+	[GATEWAY_FENCED] = "fenced",
+	[GATEWAY_STOPPING] = "stopping",
+};
+
+static void stop(struct gateway *gateway);
+
+/* Fencing */
+
+static void close_backend(struct served_volume *served)
+{
+	if (!served->backend || served->is_closing)
+		return;
+	served->is_closing = true;
+	served->backend->operations->close(served->backend);
+}
+
+/* The last request of a fenced export has ended: lets go of what holds the bytes. */
+static void on_fenced_drained(void *context)
+{
+	close_backend(context);
+}
+
+static void fence(struct gateway *gateway, const struct reason *reason)
+{
+	if (gateway->state == GATEWAY_FENCED || gateway->state == GATEWAY_STOPPING)
+		return;
+	log_error("%s: all I/O of VM %llu is refused from now on", reason->text,
+		(unsigned long long)gateway->vmid);
+	gateway->state = GATEWAY_FENCED;
+	sd_notifyf(0, "STATUS=Fenced: %s", reason->text);
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		struct served_volume *served = &gateway->served[i];
+		served->is_resolved = true;
+		if (served->export->state == EXPORT_FAILED)
+			continue;
+		served->export->drained = on_fenced_drained;
+		served->export->drained_context = served;
+		nbd_export_fence(served->export, reason);
+		if (served->export->in_flight_count == 0)
+			close_backend(served);
+	}
+}
+
+static void on_record_changed(uv_fs_event_t *event, const char *file, int events, int status)
+{
+	(void)file;
+	(void)events;
+	(void)status;
+	struct gateway *gateway = event->data;
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		const struct served_volume *served = &gateway->served[i];
+		struct reason reason;
+		int checked = served->is_held
+			? ownership_check(gateway->ownership, served->volume->name, &served->hold, &reason)
+			: 0;
+		if (checked == -EOWNERDEAD)
+			fence(gateway, &reason);
+		else if (checked < 0)
+			log_warning("%s", reason.text);
+	}
+}
+
+/* Starting volumes */
+
+static void report_ready(struct gateway *gateway)
+{
+	unsigned serving = 0;
+	int first_error = 0;
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		const struct served_volume *served = &gateway->served[i];
+		if (!served->is_resolved)
+			return;
+		serving += served->export->state == EXPORT_SERVING;
+		if (first_error == 0)
+			first_error = served->error;
+	}
+	if (gateway->state == GATEWAY_STARTING && serving == 0) {
+		gateway->exit_status = exit_status_for(first_error);
+		stop(gateway);
+		return;
+	}
+	if (gateway->state == GATEWAY_STARTING)
+		gateway->state = GATEWAY_SERVING;
+	log_info("serving %u of %zu volumes on %s", serving, gateway->volumes.count,
+		gateway->socket_path);
+	sd_notifyf(0, "READY=1\nSTATUS=%s %u of %zu volumes",
+		gateway->state == GATEWAY_FENCED ? "Fenced," : "Serving", serving, gateway->volumes.count);
+}
+
+static void resolve(struct served_volume *served, int error, const struct reason *reason)
+{
+	if (served->is_resolved)
+		return;
+	served->is_resolved = true;
+	served->error = error;
+	if (error) {
+		log_error("%s", reason->text);
+		nbd_export_fail(served->export, reason);
+		close_backend(served);
+	} else {
+		nbd_export_serve(served->export, served->backend);
+	}
+	report_ready(served->gateway);
+}
+
+/* The backend is open, so nobody else on this host has the volume: claims it. */
+static void claim_and_activate(struct served_volume *served)
+{
+	struct gateway *gateway = served->gateway;
+	struct reason reason;
+	int status = ownership_hold(gateway->ownership, served->volume, (uint64_t)time(NULL),
+		&served->hold, &reason);
+	if (status == -EOWNERDEAD) {
+		fence(gateway, &reason);
+		report_ready(gateway);
+		return;
+	}
+	if (status < 0) {
+		resolve(served, status, &reason);
+		return;
+	}
+	served->is_held = true;
+	log_info("%s: %s, generation %llu", served->volume->name,
+		served->hold.kind == HOLD_RESUMED ? "claim resumed" : "claimed",
+		(unsigned long long)served->hold.generation);
+	served->backend->operations->activate(served->backend, served->hold.generation);
+}
+
+static void retire(struct served_volume *served);
+static void on_backend_gone(struct served_volume *served);
+static void on_deactivated(struct served_volume *served, int error, const struct reason *reason);
+
+static void on_step(void *context, enum backend_step step, int error, const struct reason *reason)
+{
+	struct served_volume *served = context;
+	switch (step) {
+	case BACKEND_OPENED:
+		if (error)
+			resolve(served, error, reason);
+		else if (served->gateway->state == GATEWAY_STARTING)
+			claim_and_activate(served);
+		else
+			close_backend(served);
+		break;
+	case BACKEND_ACTIVATED:
+		served->is_active = error == 0;
+		resolve(served, error, reason);
+		break;
+	case BACKEND_RESIZED:
+		gateway_resize_done(served, error, reason);
+		if (served->gateway->is_drained)
+			retire(served);
+		break;
+	case BACKEND_DEACTIVATED:
+		on_deactivated(served, error, reason);
+		break;
+	case BACKEND_CLOSED:
+		on_backend_gone(served);
+		break;
+	}
+}
+
+static void on_backend_fenced(void *context, const struct reason *reason)
+{
+	fence(((struct served_volume *)context)->gateway, reason);
+}
+
+static void start_volume(struct served_volume *served)
+{
+	struct reason reason;
+	const struct backend_events events = {
+		.context = served,
+		.step = on_step,
+		.fenced = on_backend_fenced,
+	};
+	int status = backend_for(served->volume)->open(&served->gateway->loop, served->gateway->config,
+		served->volume, &events, &served->backend, &reason);
+	if (status < 0)
+		resolve(served, status, &reason);
+}
+
+/* Stopping: drain -> deactivate -> release -> close backends -> close the rest */
+
+static void on_closed(void *context)
+{
+	(void)context; /* the loop ends when all is closed */
+}
+
+static void close_rest(struct gateway *gateway)
+{
+	uv_handle_t *const handles[] = {
+		(uv_handle_t *)&gateway->sigterm,
+		(uv_handle_t *)&gateway->sigint,
+		(uv_handle_t *)&gateway->sighup,
+		(uv_handle_t *)&gateway->records,
+	};
+	for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
+		uv_close(handles[i], NULL);
+	for (size_t i = 0; i < gateway->volumes.count; i++)
+		nbd_export_remove(gateway->served[i].export);
+	nbd_server_close(gateway->server, on_closed, NULL);
+	control_server_close(gateway->control, on_closed, NULL);
+}
+
+static void close_rest_if_last(struct gateway *gateway)
+{
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		if (gateway->served[i].backend)
+			return;
+	}
+	close_rest(gateway);
+}
+
+static void on_backend_gone(struct served_volume *served)
+{
+	served->backend = NULL;
+	served->export->backend = NULL;
+	if (served->gateway->state == GATEWAY_STOPPING)
+		close_rest_if_last(served->gateway);
+}
+
+static void release(struct served_volume *served)
+{
+	struct gateway *gateway = served->gateway;
+	struct reason reason;
+	if (!served->is_held || gateway->was_fenced)
+		return;
+	if (ownership_release(gateway->ownership, served->volume->name, &reason) < 0) {
+		log_error("%s: the claim is kept", reason.text);
+		gateway->exit_status = EXIT_IO;
+	}
+	served->is_held = false;
+}
+
+static void on_deactivated(struct served_volume *served, int error, const struct reason *reason)
+{
+	served->is_active = false;
+	if (error) {
+		log_error("%s: the claim is kept", reason->text);
+		served->gateway->exit_status = EXIT_IO;
+	} else {
+		release(served);
+	}
+	close_backend(served);
+}
+
+/* No client has requests any more: takes the volume out of service. */
+static void retire(struct served_volume *served)
+{
+	if (served->resize_client)
+		return; /* on_step() comes back here */
+	if (served->backend && served->is_active && !served->gateway->was_fenced) {
+		served->backend->operations->deactivate(served->backend);
+		return;
+	}
+	release(served);
+	close_backend(served);
+}
+
+static void on_drained(void *context, int error)
+{
+	struct gateway *gateway = context;
+	if (error == -ETIMEDOUT) {
+		/* Requests are still in the backends' hands, which so cannot be closed. The claims stay; the
+		 * next start resumes them. */
+		gateway->exit_status = EXIT_IO;
+		uv_stop(&gateway->loop);
+		return;
+	}
+	gateway->is_drained = true;
+	bool any = false;
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		any = any || gateway->served[i].backend;
+		retire(&gateway->served[i]);
+	}
+	if (!any)
+		close_rest(gateway);
+}
+
+static void stop(struct gateway *gateway)
+{
+	if (gateway->state == GATEWAY_STOPPING)
+		return;
+	gateway->was_fenced = gateway->state == GATEWAY_FENCED;
+	gateway->state = GATEWAY_STOPPING;
+	sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+	nbd_server_drain(gateway->server, gateway->config->stop_timeout * 1000, on_drained, gateway);
+}
+
+static void on_signal(uv_signal_t *signal, int number)
+{
+	struct gateway *gateway = signal->data;
+	log_info("stopping: signal %d", number);
+	stop(gateway);
+}
+
+static void on_stdio_client_gone(void *context)
+{
+	stop(context);
+}
+
+/* Starting */
+
+/* Sockets of systemd come first; the VM's own unix socket is made unless it is among them. */
+static int listen_inherited(struct gateway *gateway, bool *has_own, struct reason *reason)
+{
+	int count = sd_listen_fds(1);
+	for (int i = 0; i < count; i++) {
+		int fd = SD_LISTEN_FDS_START + i;
+		*has_own = *has_own || listens_at(fd, gateway->socket_path);
+		int flags = fcntl(fd, F_GETFL);
+		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+			return reason_set(reason, -errno, "inherited descriptor %d: %m", fd);
+		int status = nbd_server_listen(gateway->server, fd, reason);
+		if (status < 0)
+			return status;
+	}
+	return count < 0 ? reason_set(reason, count, "LISTEN_FDS: %s", strerror(-count)) : 0;
+}
+
+static int listen_own(struct gateway *gateway, struct reason *reason)
+{
+	mode_t mode = gateway->config->allow_users ? 0666 : 0600; /* SO_PEERCRED decides */
+	int fd = listen_unix(gateway->socket_path, mode, reason);
+	if (fd < 0)
+		return fd;
+	gateway->owns_socket = true;
+	return nbd_server_listen(gateway->server, fd, reason);
+}
+
+static int listen_everywhere(struct gateway *gateway, struct reason *reason)
+{
+	bool has_own = false;
+	int status = listen_inherited(gateway, &has_own, reason);
+	if (status == 0 && !has_own && !gateway->stdio)
+		status = listen_own(gateway, reason);
+	if (status < 0 || !gateway->config->listen)
+		return status;
+	int fd = listen_tcp(
+		gateway->config->listen, volume_nbd_port(&gateway->volumes.items[0]), reason);
+	return fd < 0 ? fd : nbd_server_listen(gateway->server, fd, reason);
+}
+
+static int serve_stdio(struct gateway *gateway, struct reason *reason)
+{
+	struct stat in, out;
+	int in_fd = STDIN_FILENO, out_fd = STDOUT_FILENO;
+	if (fstat(in_fd, &in) < 0 || fstat(out_fd, &out) < 0)
+		return reason_set(reason, -errno, "standard input and output: %m");
+	/* One socket for both is watched as one, which shows when the client hangs up. */
+	if (S_ISSOCK(in.st_mode) && in.st_dev == out.st_dev && in.st_ino == out.st_ino)
+		out_fd = in_fd;
+	for (int fd = in_fd; fd <= out_fd; fd++) {
+		int flags = fcntl(fd, F_GETFL);
+		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
+			return reason_set(reason, -errno, "standard input and output: %m");
+	}
+	return nbd_server_serve(
+		gateway->server, in_fd, out_fd, on_stdio_client_gone, gateway, reason);
+}
+
+static int open_server(struct gateway *gateway, struct reason *reason)
+{
+	const struct config *config = gateway->config;
+	CLEANUP_FREE uid_t *users = NULL;
+	struct nbd_limits limits = {
+		.memory = config->memory,
+		.connection_memory = config->connection_memory,
+		.max_handshakes = (unsigned)config->max_handshakes,
+		.max_connections = (unsigned)config->max_connections,
+		.handshake_timeout = config->handshake_timeout * 1000,
+		.stall_timeout = config->stall_timeout * 1000,
+		.list_exports = config->list_exports,
+	};
+	int status = users_parse(config->allow_users, &users, &limits.allowed_user_count, reason);
+	if (status < 0)
+		return status;
+	limits.allowed_users = users;
+	return nbd_server_open(&gateway->loop, &limits, &gateway->server, reason);
+}
+
+static int add_exports(struct gateway *gateway, struct reason *reason)
+{
+	gateway->served = calloc(gateway->volumes.count, sizeof *gateway->served);
+	if (!gateway->served)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < gateway->volumes.count; i++) {
+		const struct volume *volume = &gateway->volumes.items[i];
+		struct served_volume *served = &gateway->served[i];
+		bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0;
+		served->gateway = gateway;
+		served->volume = volume;
+		served->export = nbd_export_add(gateway->server, volume->name, volume->description,
+			is_first_disk, volume->read_only, volume->size);
+		if (!served->export)
+			return reason_set(reason, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static void start_signals(struct gateway *gateway)
+{
+	uv_signal_init(&gateway->loop, &gateway->sigterm);
+	uv_signal_init(&gateway->loop, &gateway->sigint);
+	uv_signal_init(&gateway->loop, &gateway->sighup);
+	gateway->sigterm.data = gateway->sigint.data = gateway->sighup.data = gateway;
+	uv_signal_start(&gateway->sigterm, on_signal, SIGTERM);
+	uv_signal_start(&gateway->sigint, on_signal, SIGINT);
+	uv_signal_start(&gateway->sighup, on_signal, SIGHUP);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+/* From before the claims on, so that no change is missed. */
+static int watch_records(struct gateway *gateway, struct reason *reason)
+{
+	const char *claim_dir = gateway->config->claim_dir;
+	uv_fs_event_init(&gateway->loop, &gateway->records);
+	gateway->records.data = gateway;
+	int status = make_directory(claim_dir, reason);
+	if (status < 0)
+		return status;
+	status = uv_fs_event_start(&gateway->records, on_record_changed, claim_dir, 0);
+	return status < 0 ? reason_set(reason, status, "%s: cannot watch: %s", claim_dir,
+							uv_strerror(status))
+					  : 0;
+}
+
+static int read_volumes(struct gateway *gateway, struct reason *reason)
+{
+	struct faults faults = { 0 };
+	int status = volumes_read(gateway->config, gateway->vmid, &gateway->volumes, &faults);
+	for (size_t i = 0; i < faults.count; i++) {
+		const struct fault *fault = &faults.items[i];
+		log_error("%s:%u: %s: this volume is not served", fault->path, fault->line, fault->text);
+	}
+	if (gateway->volumes.count > 0)
+		status = 0;
+	else if (status < 0)
+		status = faults_reason(&faults, reason);
+	else
+		status = reason_set(reason, -ENOENT,
+			"VM %llu: no volumes in %s: make one with tb4 volume create %llu SIZE",
+			(unsigned long long)gateway->vmid, gateway->config->volume_dir,
+			(unsigned long long)gateway->vmid);
+	faults_free(&faults);
+	return status;
+}
+
+static int open_paths(struct gateway *gateway, struct reason *reason)
+{
+	const char *directory = ownership_directory(gateway->ownership);
+	gateway->socket_path = path_join(directory, "nbd.sock");
+	gateway->control_path = path_join(directory, "control.sock");
+	return gateway->socket_path && gateway->control_path ? 0
+														  : reason_set(reason, -ENOMEM, "out of memory");
+}
+
+/* Everything that can fail before the first volume is touched. */
+static int start(struct gateway *gateway, struct reason *reason)
+{
+	int status = read_volumes(gateway, reason);
+	if (status == 0)
+		status = ownership_open(gateway->config, gateway->vmid, &gateway->ownership, reason);
+	if (status == 0)
+		status = open_paths(gateway, reason);
+	if (status == 0)
+		status = open_server(gateway, reason);
+	if (status == 0)
+		status = add_exports(gateway, reason);
+	if (status == 0)
+		status = watch_records(gateway, reason);
+	if (status == 0)
+		status = control_server_open(&gateway->loop, gateway->control_path, gateway_handle_control,
+			gateway, &gateway->control, reason);
+	if (status == 0)
+		status = listen_everywhere(gateway, reason);
+	if (status == 0 && gateway->stdio)
+		status = serve_stdio(gateway, reason);
+	return status;
+}
+
+static void free_gateway(struct gateway *gateway)
+{
+	if (gateway->owns_socket)
+		unlink(gateway->socket_path);
+	ownership_close(gateway->ownership);
+	volumes_free(&gateway->volumes);
+	free(gateway->served);
+	free(gateway->socket_path);
+	free(gateway->control_path);
+}
+
+int gateway_run(const struct gateway_options *options)
+{
+	struct gateway gateway = {
+		.config = options->config,
+		.vmid = options->vmid,
+		.stdio = options->stdio,
+	};
+	struct reason reason;
+	int status = uv_loop_init(&gateway.loop);
+	if (status < 0) {
+		log_error("cannot start: %s", uv_strerror(status));
+		return EXIT_INTERNAL;
+	}
+	gateway.started = uv_now(&gateway.loop);
+	status = start(&gateway, &reason);
+	if (status < 0) {
+		log_error("%s", reason.text);
+		free_gateway(&gateway); /* what libuv holds goes with the process */
+		return exit_status_for(status);
+	}
+	start_signals(&gateway);
+	for (size_t i = 0; i < gateway.volumes.count; i++)
+		start_volume(&gateway.served[i]);
+	uv_run(&gateway.loop, UV_RUN_DEFAULT);
+	if (uv_loop_close(&gateway.loop) < 0)
+		return gateway.exit_status; /* requests were left: keep what they use until we are gone */
+	if (gateway.was_fenced && ownership_forget(gateway.ownership, &reason) < 0)
+		log_error("%s", reason.text);
+	free_gateway(&gateway);
+	return gateway.exit_status;
+}

@@ -1,0 +1,93 @@
+#include "json-fields.h"
+
+#include <limits.h>
+#include <string.h>
+
+struct json_object *json_parse_object(const char *text, size_t length)
+{
+	if (length > INT_MAX)
+		return NULL;
+	struct json_tokener *tokener = json_tokener_new_ex(8);
+	if (!tokener)
+		return NULL;
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	struct json_object *object = json_tokener_parse_ex(tokener, text, (int)length);
+	bool whole = json_tokener_get_error(tokener) == json_tokener_success &&
+		json_tokener_get_parse_end(tokener) == length;
+	json_tokener_free(tokener);
+	if (whole && json_object_is_type(object, json_type_object))
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+const char *json_text_or_null(struct json_object *object, const char *name)
+{
+	struct json_object *field;
+	if (!json_object_object_get_ex(object, name, &field) ||
+		!json_object_is_type(field, json_type_string))
+		return NULL;
+	const char *text = json_object_get_string(field);
+	return strlen(text) == (size_t)json_object_get_string_len(field) ? text : NULL;
+}
+
+bool json_text(struct json_object *object, const char *name, char *text, size_t size)
+{
+	const char *value = json_text_or_null(object, name);
+	if (!value || strlen(value) >= size)
+		return false;
+	strcpy(text, value);
+	return true;
+}
+
+bool json_number(struct json_object *object, const char *name, uint64_t *number)
+{
+	struct json_object *field;
+	if (!json_object_object_get_ex(object, name, &field) ||
+		!json_object_is_type(field, json_type_int) || json_object_get_int64(field) < 0)
+		return false;
+	*number = (uint64_t)json_object_get_int64(field);
+	return true;
+}
+
+bool json_switch(struct json_object *object, const char *name, bool *value)
+{
+	struct json_object *field;
+	if (!json_object_object_get_ex(object, name, &field) ||
+		!json_object_is_type(field, json_type_boolean))
+		return false;
+	*value = json_object_get_boolean(field);
+	return true;
+}
+
+bool json_add(struct json_object *object, const char *name, struct json_object *value)
+{
+	if (object && value && json_object_object_add(object, name, value) == 0)
+		return true;
+	json_object_put(value);
+	return false;
+}
+
+bool json_add_text(struct json_object *object, const char *name, const char *text)
+{
+	return json_add(object, name, json_object_new_string(text));
+}
+
+bool json_add_number(struct json_object *object, const char *name, uint64_t number)
+{
+	/* JSON readers are safe up to 2^53 only; json-c is up to 2^63, and we never reach that. */
+	return json_add(object, name, json_object_new_int64((int64_t)number));
+}
+
+bool json_add_switch(struct json_object *object, const char *name, bool value)
+{
+	return json_add(object, name, json_object_new_boolean(value));
+}
+
+bool json_append(struct json_object *array, struct json_object *value)
+{
+	if (array && value && json_object_array_add(array, value) == 0)
+		return true;
+	json_object_put(value);
+	return false;
+}

@@ -1,0 +1,20 @@
+/* listen.h: the sockets a gateway listens on. Each function returns a descriptor or an errno. */
+#ifndef TB4_LISTEN_H
+#define TB4_LISTEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "reason.h"
+
+/* Replaces what is at `path`: the caller knows that nobody listens there. */
+int listen_unix(const char *path, mode_t mode, struct reason *reason);
+/* `address` is numeric. A taken port is reported with the process that has it. */
+int listen_tcp(const char *address, uint16_t port, struct reason *reason);
+/* Is this an address that NBD without TLS may be offered on? 0 or -EINVAL. */
+int listen_check_address(const char *address, struct reason *reason);
+/* Is the socket bound to this path? */
+bool listens_at(int fd, const char *path);
+
+#endif

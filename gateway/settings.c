@@ -1,0 +1,403 @@
+#include "settings.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <ini.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cleanup.h"
+
+/* faults */
+
+int faults_add(struct faults *faults, const char *path, unsigned line, const char *format, ...)
+{
+	struct fault *items = realloc(faults->items, (faults->count + 1) * sizeof *items);
+	if (!items)
+		return -ENOMEM;
+	faults->items = items;
+	struct fault *fault = &items[faults->count];
+	*fault = (struct fault){ .line = line, .path = strdup(path) };
+	va_list args;
+	va_start(args, format);
+	int n = vasprintf(&fault->text, format, args);
+	va_end(args);
+	if (n < 0 || !fault->path) {
+		free(fault->path);
+		if (n >= 0)
+			free(fault->text);
+		return -ENOMEM;
+	}
+	faults->count++;
+	return -EBADMSG;
+}
+
+int faults_reason(const struct faults *faults, struct reason *reason)
+{
+	if (faults->count == 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	const struct fault *first = &faults->items[0];
+	char more[64] = "";
+	if (faults->count > 1)
+		snprintf(more, sizeof more, " (and %zu more: see tb4 check)", faults->count - 1);
+	if (first->line == 0)
+		return reason_set(reason, -EBADMSG, "%s: %s%s", first->path, first->text, more);
+	return reason_set(
+		reason, -EBADMSG, "%s:%u: %s%s", first->path, first->line, first->text, more);
+}
+
+void faults_free(struct faults *faults)
+{
+	for (size_t i = 0; i < faults->count; i++) {
+		free(faults->items[i].path);
+		free(faults->items[i].text);
+	}
+	free(faults->items);
+	*faults = (struct faults){ 0 };
+}
+
+/* sizes */
+
+static const char size_units[] = "KMGTPE";
+
+int size_parse(const char *text, uint64_t *bytes)
+{
+	if (!isdigit((unsigned char)text[0]))
+		return -EINVAL;
+	char *end;
+	errno = 0;
+	unsigned long long number = strtoull(text, &end, 10);
+	if (errno)
+		return -ERANGE;
+	uint64_t factor = 1;
+	if (*end) {
+		const char *unit = strchr(size_units, toupper((unsigned char)*end));
+		if (!unit)
+			return -EINVAL;
+		factor = UINT64_C(1) << (10 * (unit - size_units + 1));
+		end++;
+		/* 50G and 50GiB; not 50GB, which would be a power of 1000 to some */
+		if (strcasecmp(end, "iB") != 0 && *end)
+			return -EINVAL;
+	}
+	uint64_t value;
+	if (!checked_mul(number, factor, &value) || value > INT64_MAX)
+		return -ERANGE;
+	*bytes = value;
+	return 0;
+}
+
+const char *size_format(uint64_t bytes, char text[SIZE_TEXT_MAX])
+{
+	size_t unit = 0;
+	while (bytes > 0 && bytes % 1024 == 0 && unit < sizeof size_units - 1) {
+		bytes /= 1024;
+		unit++;
+	}
+	char suffix[2] = { unit ? size_units[unit - 1] : 0, 0 };
+	snprintf(text, SIZE_TEXT_MAX, "%llu%s", (unsigned long long)bytes, suffix);
+	return text;
+}
+
+/* one value */
+
+static void *value_at(void *target, const struct setting *setting)
+{
+	return (char *)target + setting->offset;
+}
+
+static const void *const_value_at(const void *target, const struct setting *setting)
+{
+	return (const char *)target + setting->offset;
+}
+
+static int parse_number(const char *text, uint64_t *number)
+{
+	char *end;
+	errno = 0;
+	unsigned long long value = strtoull(text, &end, 10);
+	if (!isdigit((unsigned char)text[0]) || *end || errno)
+		return -EINVAL;
+	*number = value;
+	return 0;
+}
+
+/* Returns NULL, or what is wrong with the value. */
+static const char *parse_value(const struct setting *setting, const char *text, void *target,
+	char *buffer, size_t buffer_size)
+{
+	void *value = value_at(target, setting);
+	uint64_t number = 0;
+	switch (setting->type) {
+	case SETTING_PATH:
+		if (text[0] != '/')
+			return "not an absolute path";
+		/* fall through */
+	case SETTING_TEXT: {
+		if (text[0] == '\0')
+			return "empty";
+		char *copy = strdup(text);
+		if (!copy)
+			return "out of memory";
+		free(*(char **)value);
+		*(char **)value = copy;
+		return NULL;
+	}
+	case SETTING_SIZE:
+		if (size_parse(text, &number) < 0)
+			return "not a size such as 4096, 512M or 50G";
+		break;
+	case SETTING_NUMBER:
+		if (parse_number(text, &number) < 0)
+			return "not a number";
+		break;
+	case SETTING_SWITCH:
+		if (strcmp(text, "yes") == 0 || strcmp(text, "no") == 0) {
+			*(bool *)value = text[0] == 'y';
+			return NULL;
+		}
+		return "neither yes nor no";
+	case SETTING_CHOICE: {
+		for (unsigned i = 0; setting->choices[i]; i++) {
+			if (strcmp(text, setting->choices[i]) == 0) {
+				*(unsigned *)value = i;
+				return NULL;
+			}
+		}
+		size_t used = (size_t)snprintf(buffer, buffer_size, "not one of");
+		for (unsigned i = 0; setting->choices[i] && used < buffer_size; i++)
+			used += (size_t)snprintf(
+				buffer + used, buffer_size - used, "%s %s", i ? "," : "", setting->choices[i]);
+		return buffer;
+	}
+	}
+	if (number < setting->minimum || (setting->maximum && number > setting->maximum)) {
+		char low[SIZE_TEXT_MAX], high[SIZE_TEXT_MAX];
+		if (setting->type == SETTING_SIZE)
+			snprintf(buffer, buffer_size, "not between %s and %s",
+				size_format(setting->minimum, low), size_format(setting->maximum, high));
+		else
+			snprintf(buffer, buffer_size, "not between %llu and %llu",
+				(unsigned long long)setting->minimum, (unsigned long long)setting->maximum);
+		return buffer;
+	}
+	*(uint64_t *)value = number;
+	return NULL;
+}
+
+int settings_default(const struct setting *table, size_t count, void *target)
+{
+	char buffer[160];
+	for (size_t i = 0; i < count; i++) {
+		if (table[i].fallback &&
+			parse_value(&table[i], table[i].fallback, target, buffer, sizeof buffer))
+			return -ENOMEM; /* a fallback is always valid, so only memory can be short */
+	}
+	return 0;
+}
+
+void settings_free(const struct setting *table, size_t count, void *target)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (table[i].type == SETTING_TEXT || table[i].type == SETTING_PATH)
+			cleanup_free(value_at(target, &table[i]));
+	}
+}
+
+/* a file */
+
+struct reading {
+	const struct setting *table;
+	size_t count;
+	const char *path;
+	void *target;
+	struct faults *faults;
+	unsigned *seen_on; /* line per setting, 0 if not seen */
+	FILE *file;
+	unsigned line;
+	bool line_is_entry; /* the line last read has to reach on_entry() */
+	int status;
+};
+
+static void add_fault(struct reading *reading, unsigned line, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+static void add_fault(struct reading *reading, unsigned line, const char *format, ...)
+{
+	char text[400];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	int status = faults_add(reading->faults, reading->path, line, "%s", text);
+	if (reading->status != -ENOMEM)
+		reading->status = status;
+}
+
+/* Called by inih for each "name = value". It is always the line that read_line() gave last. */
+static int on_entry(void *context, const char *section, const char *name, const char *text)
+{
+	struct reading *reading = context;
+	reading->line_is_entry = false;
+	bool section_known = false;
+	for (size_t i = 0; i < reading->count; i++) {
+		const struct setting *setting = &reading->table[i];
+		if (strcmp(setting->section, section) != 0)
+			continue;
+		section_known = true;
+		if (strcmp(setting->name, name) != 0)
+			continue;
+		if (reading->seen_on[i]) {
+			add_fault(reading, reading->line, "%s is given twice, first on line %u", name,
+				reading->seen_on[i]);
+			return 1;
+		}
+		reading->seen_on[i] = reading->line;
+		char buffer[160];
+		const char *wrong = parse_value(setting, text, reading->target, buffer, sizeof buffer);
+		if (wrong)
+			add_fault(reading, reading->line, "%s = %s: %s", name, text, wrong);
+		return 1;
+	}
+	if (!section_known)
+		add_fault(reading, reading->line, "%s is in %s%s%s", name,
+			section[0] ? "the unknown section [" : "no section", section, section[0] ? "]" : "");
+	else
+		add_fault(reading, reading->line, "[%s] has no setting %s", section, name);
+	return 1;
+}
+
+/* inih reports only the first bad line of a file; each line that is an entry and never reached
+ * on_entry() is one. */
+static void finish_line(struct reading *reading)
+{
+	if (reading->line_is_entry)
+		add_fault(reading, reading->line, "neither [section] nor name = value");
+	reading->line_is_entry = false;
+}
+
+/* Reads one line without its end into `line`. Returns its length, or -1 at the end of the file. */
+static int take_line(struct reading *reading, char line[SETTINGS_LINE_MAX + 1], const char **wrong)
+{
+	int length = 0, c;
+	*wrong = NULL;
+	for (c = fgetc(reading->file); c != '\n' && c != EOF; c = fgetc(reading->file)) {
+		if (c == '\0')
+			*wrong = "a zero byte: the file is damaged";
+		else if (length == SETTINGS_LINE_MAX)
+			*wrong = "line too long";
+		else
+			line[length++] = (char)c;
+	}
+	line[length] = '\0';
+	if (c == EOF && length == 0 && !*wrong)
+		return -1;
+	reading->line++;
+	return length;
+}
+
+/* inih's fgets: the next line, without its leading blanks (inih would take it as a continuation). */
+static char *read_line(char *buffer, int size, void *context)
+{
+	struct reading *reading = context;
+	finish_line(reading);
+	char line[SETTINGS_LINE_MAX + 1];
+	const char *wrong;
+	while (take_line(reading, line, &wrong) >= 0) {
+		const char *text = line + strspn(line, " \t\r");
+		if (strlen(text) + 2 > (size_t)size)
+			wrong = "line too long";
+		if (wrong) {
+			add_fault(reading, reading->line, "%s", wrong);
+			continue;
+		}
+		bool is_section = text[0] == '[' && strchr(text, ']');
+		reading->line_is_entry = text[0] && !strchr(";#", text[0]) && !is_section;
+		snprintf(buffer, (size_t)size, "%s\n", text);
+		return buffer;
+	}
+	return NULL;
+}
+
+int settings_read(const struct setting *table, size_t count, const char *path, void *target,
+	struct faults *faults)
+{
+	int status = settings_default(table, count, target);
+	if (status < 0)
+		return status;
+	CLEANUP_FREE unsigned *seen_on = calloc(count, sizeof *seen_on);
+	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
+	if (!seen_on)
+		return -ENOMEM;
+	if (!file)
+		return -errno;
+	struct reading reading = {
+		.table = table,
+		.count = count,
+		.path = path,
+		.target = target,
+		.faults = faults,
+		.seen_on = seen_on,
+		.file = file,
+	};
+	ini_parse_stream(read_line, &reading, on_entry, &reading);
+	finish_line(&reading);
+	if (ferror(file))
+		return -EIO;
+	for (size_t i = 0; i < count; i++) {
+		if (table[i].required && !seen_on[i])
+			add_fault(&reading, 0, "[%s] %s is missing", table[i].section, table[i].name);
+	}
+	return reading.status;
+}
+
+/* True if the text survives being written and read: inih trims blanks and cuts at " ;". */
+static bool text_is_writable(const struct setting *setting, const char *text)
+{
+	size_t length = strlen(text);
+	return length > 0 && length + strlen(setting->name) + 4 <= SETTINGS_LINE_MAX &&
+		!strpbrk(text, "\r\n;") && !isspace((unsigned char)text[0]) &&
+		!isspace((unsigned char)text[length - 1]);
+}
+
+int settings_write(const struct setting *table, size_t count, const void *target, FILE *out)
+{
+	const char *section = "";
+	for (size_t i = 0; i < count; i++) {
+		const struct setting *setting = &table[i];
+		const void *value = const_value_at(target, setting);
+		char text[SIZE_TEXT_MAX];
+		const char *shown = text;
+		switch (setting->type) {
+		case SETTING_TEXT:
+		case SETTING_PATH:
+			shown = *(char *const *)value;
+			if (!shown)
+				continue;
+			if (!text_is_writable(setting, shown))
+				return -EINVAL;
+			break;
+		case SETTING_SIZE:
+			size_format(*(const uint64_t *)value, text);
+			break;
+		case SETTING_NUMBER:
+			snprintf(text, sizeof text, "%llu", *(const unsigned long long *)value);
+			break;
+		case SETTING_SWITCH:
+			shown = *(const bool *)value ? "yes" : "no";
+			break;
+		case SETTING_CHOICE:
+			shown = setting->choices[*(const unsigned *)value];
+			break;
+		}
+		if (setting->fallback && strcmp(setting->fallback, shown) == 0 && !setting->required)
+			continue;
+		if (strcmp(section, setting->section) != 0) {
+			fprintf(out, "%s[%s]\n", section[0] ? "\n" : "", setting->section);
+			section = setting->section;
+		}
+		fprintf(out, "%s = %s\n", setting->name, shown);
+	}
+	return ferror(out) ? -EIO : 0;
+}

@@ -1,0 +1,235 @@
+#include "volume/ports.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+
+enum { SCHEME_FIRST_VMID = 200, SCHEME_LAST_VMID = 299, SCHEME_DISKS = 3 };
+enum { SCHEME_DOWNSTAIRS_BASE = 3900, SCHEME_PORTS_PER_VM = 10, SCHEME_NBD_BASE = 10809 };
+
+/* Ports inside the scheme's ranges that other software of a Proxmox node has as its own. */
+static const struct {
+	uint16_t port;
+	const char *holder;
+} well_known[] = {
+	{ 4420, "nvmet (NVMe over TCP)" },
+	{ 8006, "pveproxy" },
+	{ 8007, "proxmox-backup-proxy" },
+	{ 8443, "the Ceph dashboard" },
+};
+
+static bool in_scheme(uint64_t vmid)
+{
+	return vmid >= SCHEME_FIRST_VMID && vmid <= SCHEME_LAST_VMID;
+}
+
+bool scheme_nbd_port(uint64_t vmid, uint16_t *port)
+{
+	if (!in_scheme(vmid))
+		return false;
+	*port = (uint16_t)(SCHEME_NBD_BASE + (vmid - SCHEME_FIRST_VMID));
+	return true;
+}
+
+bool scheme_downstairs_port(const struct volume_name *name, uint16_t *first)
+{
+	if (!in_scheme(name->vmid) || !name->is_disk || name->disk >= SCHEME_DISKS)
+		return false;
+	*first = (uint16_t)(SCHEME_DOWNSTAIRS_BASE +
+		(name->vmid - SCHEME_FIRST_VMID) * SCHEME_PORTS_PER_VM + name->disk * PORT_SLOTS);
+	return true;
+}
+
+bool scheme_device(const struct volume_name *name, unsigned *device)
+{
+	if (!in_scheme(name->vmid) || !name->is_disk || name->disk != 0)
+		return false;
+	*device = (unsigned)(name->vmid - SCHEME_FIRST_VMID);
+	return true;
+}
+
+uint16_t volume_nbd_port(const struct volume *volume)
+{
+	uint16_t port = (uint16_t)volume->nbd_port;
+	if (port == 0)
+		scheme_nbd_port(volume->parsed.vmid, &port);
+	return port;
+}
+
+bool volume_device(const struct volume *volume, unsigned *device)
+{
+	if (volume->device > 0) {
+		*device = (unsigned)volume->device;
+		return true;
+	}
+	return scheme_device(&volume->parsed, device);
+}
+
+/* Who has the port, by name or by volume file. NULL if nobody. */
+static const char *port_owner(const struct volumes *all, uint16_t port, uint64_t but_vmid)
+{
+	for (size_t i = 0; i < sizeof well_known / sizeof well_known[0]; i++) {
+		if (well_known[i].port == port)
+			return well_known[i].holder;
+	}
+	for (size_t i = 0; i < all->count; i++) {
+		const struct volume *volume = &all->items[i];
+		if (volume->parsed.vmid != but_vmid && volume_nbd_port(volume) == port)
+			return volume->name;
+	}
+	return NULL;
+}
+
+/* Who has one of the ports that a run of downstairs needs. */
+static const char *run_owner(const struct volumes *all, uint16_t first, uint16_t *port)
+{
+	for (unsigned slot = 0; slot < PORT_SLOTS; slot++) {
+		for (unsigned repair = 0; repair < 2; repair++) {
+			*port = (uint16_t)(first + slot + repair * PORT_REPAIR_OFFSET);
+			const char *owner = port_owner(all, *port, 0);
+			if (owner)
+				return owner;
+		}
+	}
+	return NULL;
+}
+
+int ports_for_downstairs(const struct volumes *all, const struct volume_name *name, uint16_t *first,
+	struct reason *holder)
+{
+	holder->text[0] = '\0';
+	uint16_t port;
+	if (scheme_downstairs_port(name, first)) {
+		const char *owner = run_owner(all, *first, &port);
+		if (!owner)
+			return 0;
+		reason_set(holder, 0, "port %u of the scheme belongs to %s", port, owner);
+	}
+	/* NBD ports of the pool grow from its start, downstairs from its middle: both stay dense. */
+	for (unsigned run = PORT_POOL_FIRST + 2000; run + PORT_SLOTS - 1 <= PORT_POOL_LAST;
+		 run += PORT_SLOTS) {
+		*first = (uint16_t)run;
+		if (!run_owner(all, *first, &port))
+			return 0;
+	}
+	return reason_set(holder, -EADDRINUSE, "no free ports for downstairs in %d-%d",
+		PORT_POOL_FIRST + 2000, PORT_POOL_LAST);
+}
+
+static int assign_nbd_port(const struct volumes *all, struct volume *fresh, struct reason *reason)
+{
+	uint64_t vmid = fresh->parsed.vmid;
+	for (size_t i = 0; i < all->count; i++) {
+		if (all->items[i].parsed.vmid == vmid) { /* one port per VM */
+			fresh->nbd_port = all->items[i].nbd_port;
+			return 0;
+		}
+	}
+	uint16_t scheme;
+	if (scheme_nbd_port(vmid, &scheme) && !port_owner(all, scheme, vmid))
+		return 0;
+	for (unsigned port = PORT_POOL_FIRST; port < PORT_POOL_FIRST + 2000; port++) {
+		if (!port_owner(all, (uint16_t)port, vmid)) {
+			fresh->nbd_port = port;
+			return 0;
+		}
+	}
+	return reason_set(reason, -EADDRINUSE, "%s: no free NBD port in %d-%d", fresh->name,
+		PORT_POOL_FIRST, PORT_POOL_FIRST + 1999);
+}
+
+static bool device_is_taken(const struct volumes *all, unsigned device)
+{
+	unsigned other;
+	for (size_t i = 0; i < all->count; i++) {
+		if (volume_device(&all->items[i], &other) && other == device)
+			return true;
+	}
+	return false;
+}
+
+static int assign_device(const struct volumes *all, struct volume *fresh, struct reason *reason)
+{
+	unsigned scheme;
+	if (scheme_device(&fresh->parsed, &scheme) && !device_is_taken(all, scheme))
+		return 0;
+	for (unsigned device = DEVICE_POOL_FIRST; device <= DEVICE_MAX; device++) {
+		if (!device_is_taken(all, device)) {
+			fresh->device = device;
+			return 0;
+		}
+	}
+	return reason_set(reason, -EADDRINUSE, "%s: no free kernel device", fresh->name);
+}
+
+int ports_assign(const struct volumes *all, struct volume *fresh, struct reason *reason)
+{
+	int status = assign_nbd_port(all, fresh, reason);
+	return status < 0 ? status : assign_device(all, fresh, reason);
+}
+
+/* who listens on this host */
+
+/* The inode of the socket that listens on `port`, from /proc/net/tcp or tcp6; 0 if none. */
+static unsigned long listening_inode(const char *table, uint16_t port)
+{
+	CLEANUP_FCLOSE FILE *file = fopen(table, "re");
+	if (!file)
+		return 0;
+	char line[256];
+	while (fgets(line, sizeof line, file)) {
+		unsigned local_port, state;
+		unsigned long inode;
+		if (sscanf(line, " %*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*u %lu",
+				&local_port, &state, &inode) == 3 &&
+			state == 0x0a /* TCP_LISTEN */ && local_port == port)
+			return inode;
+	}
+	return 0;
+}
+
+static bool process_has_socket(const char *pid, unsigned long inode)
+{
+	char path[300], wanted[64], target[64];
+	snprintf(wanted, sizeof wanted, "socket:[%lu]", inode);
+	snprintf(path, sizeof path, "/proc/%s/fd", pid);
+	CLEANUP_CLOSEDIR DIR *dir = opendir(path);
+	const struct dirent *entry;
+	while (dir && (entry = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1);
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		if (strcmp(target, wanted) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool port_listener(uint16_t port, char *text, size_t size)
+{
+	unsigned long inode = listening_inode("/proc/net/tcp", port);
+	if (inode == 0)
+		inode = listening_inode("/proc/net/tcp6", port);
+	if (inode == 0)
+		return false;
+	snprintf(text, size, "a process that cannot be seen from here");
+	CLEANUP_CLOSEDIR DIR *dir = opendir("/proc");
+	const struct dirent *entry;
+	while (dir && (entry = readdir(dir))) {
+		if (!isdigit((unsigned char)entry->d_name[0]) || !process_has_socket(entry->d_name, inode))
+			continue;
+		char path[300], command[64] = "?";
+		snprintf(path, sizeof path, "/proc/%s/comm", entry->d_name);
+		CLEANUP_FCLOSE FILE *comm = fopen(path, "re");
+		if (comm && fgets(command, sizeof command, comm))
+			command[strcspn(command, "\n")] = '\0';
+		snprintf(text, size, "pid %s (%s)", entry->d_name, command);
+		break;
+	}
+	return true;
+}

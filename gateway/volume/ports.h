@@ -1,0 +1,42 @@
+/* ports.h: which TCP ports and kernel devices belong to a volume (design section 4).
+ *
+ * VMID 200-299, disk 0-2, has fixed ones, "the scheme"; all others, and those whose scheme ports
+ * are taken, get theirs from the pool when the volume is created, and the volume file keeps them.
+ * Ports of downstairs are on the sleds, the NBD port is one per VM on the node that runs it.
+ */
+#ifndef TB4_PORTS_H
+#define TB4_PORTS_H
+
+#include "volume/volume.h"
+
+enum {
+	PORT_SLOTS = 3, /* downstairs of a volume */
+	PORT_POOL_FIRST = 20000,
+	PORT_POOL_LAST = 23999,
+	PORT_REPAIR_OFFSET = 4000, /* repair port - port of a downstairs */
+	DEVICE_POOL_FIRST = 100,
+	DEVICE_MAX = 1048575,
+};
+
+/* The scheme. False where it has none. */
+bool scheme_nbd_port(uint64_t vmid, uint16_t *port);
+bool scheme_downstairs_port(const struct volume_name *name, uint16_t *first);
+bool scheme_device(const struct volume_name *name, unsigned *device);
+
+/* What the volume has: recorded, else by the scheme. 0 if neither. */
+uint16_t volume_nbd_port(const struct volume *volume);
+bool volume_device(const struct volume *volume, unsigned *device);
+
+/* A free run of downstairs ports for a volume: the scheme's, else from the pool. If the scheme's
+ * are taken, `holder` says by whom, else it is empty. Returns 0 or -EADDRINUSE. */
+int ports_for_downstairs(const struct volumes *all, const struct volume_name *name, uint16_t *first,
+	struct reason *holder);
+
+/* Fills in nbd_port and device of a new volume where the scheme gives none or its are taken by
+ * another volume. `all` are the volumes there are; the caller holds volumes_lock(). */
+int ports_assign(const struct volumes *all, struct volume *fresh, struct reason *reason);
+
+/* Who listens on a TCP port of this host: "pid 812 (nginx)". False if nobody does. */
+bool port_listener(uint16_t port, char *text, size_t size);
+
+#endif

@@ -1,0 +1,154 @@
+#include "volume/record.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "cleanup.h"
+#include "durable-file.h"
+#include "json-fields.h"
+
+enum { RECORD_VERSION = 1 };
+/* Keeps seq + 1 and the next range of generations clear of overflow. */
+#define RECORD_NUMBER_MAX (INT64_MAX / 2)
+#define CHECKSUM_FORMAT "xxh64 %016" PRIx64 "\n"
+enum { CHECKSUM_LENGTH = 6 + 16 + 1 };
+
+char *record_path(const struct config *config, const char *volume)
+{
+	char *path;
+	return asprintf(&path, "%s/%s.json", config->claim_dir, volume) < 0 ? NULL : path;
+}
+
+/* text form */
+
+char *record_encode(const struct record *record)
+{
+	CLEANUP_JSON struct json_object *object = json_object_new_object();
+	if (!json_add_number(object, "version", RECORD_VERSION) ||
+		!json_add_text(object, "claim_id", record->claim_id) ||
+		!json_add_number(object, "seq", record->seq) ||
+		!json_add_text(object, "node", record->node) ||
+		!json_add_text(object, "boot_id", record->boot_id) ||
+		!json_add_number(object, "generation_first", record->generation_first) ||
+		!json_add_number(object, "generation_last", record->generation_last) ||
+		!json_add_switch(object, "released", record->released))
+		return NULL;
+	const char *json = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
+	char *text;
+	if (!json || asprintf(&text, "%s\n" CHECKSUM_FORMAT, json, XXH64(json, strlen(json), 0)) < 0)
+		return NULL;
+	return text;
+}
+
+int record_decode(const char *text, size_t length, struct record *record, const char **wrong)
+{
+	*record = (struct record){ 0 };
+	const char *end = memchr(text, '\n', length);
+	char checksum[CHECKSUM_LENGTH + 1];
+	*wrong = "cut short or damaged";
+	if (!end || (size_t)(text + length - end - 1) != CHECKSUM_LENGTH)
+		return -EBADMSG;
+	size_t json_length = (size_t)(end - text);
+	snprintf(checksum, sizeof checksum, CHECKSUM_FORMAT, XXH64(text, json_length, 0));
+	if (memcmp(checksum, end + 1, CHECKSUM_LENGTH) != 0)
+		return -EBADMSG;
+	CLEANUP_JSON struct json_object *object = json_parse_object(text, json_length);
+	uint64_t version;
+	if (!object || !json_number(object, "version", &version))
+		return -EBADMSG;
+	*wrong = "written by another version of this program";
+	if (version != RECORD_VERSION)
+		return -EBADMSG;
+	*wrong = "a field is missing or has a wrong value";
+	if (!json_text(object, "claim_id", record->claim_id, sizeof record->claim_id) ||
+		!json_number(object, "seq", &record->seq) ||
+		!json_text(object, "node", record->node, sizeof record->node) ||
+		!json_text(object, "boot_id", record->boot_id, sizeof record->boot_id) ||
+		!json_number(object, "generation_first", &record->generation_first) ||
+		!json_number(object, "generation_last", &record->generation_last) ||
+		!json_switch(object, "released", &record->released) ||
+		record->claim_id[0] == '\0' || record->generation_first > record->generation_last ||
+		record->generation_last > RECORD_NUMBER_MAX || record->seq > RECORD_NUMBER_MAX)
+		return -EBADMSG;
+	return 0;
+}
+
+/* the local store */
+
+int record_load(const struct config *config, const char *volume, struct record *record,
+	struct reason *reason)
+{
+	CLEANUP_FREE char *path = record_path(config, volume);
+	CLEANUP_FREE char *text = NULL;
+	size_t length;
+	if (!path)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	int status = durable_file_read(path, &text, &length, reason);
+	if (status < 0)
+		return status;
+	const char *wrong;
+	if (record_decode(text, length, record, &wrong) < 0)
+		return reason_set(reason, -EBADMSG,
+			"%s: the claim record %s is %s: make sure that no node runs the VM, move the file away, "
+			"then run tb4 claim force %s",
+			volume, path, wrong, volume);
+	return 0;
+}
+
+static bool same_claim(const struct record *a, const struct record *b)
+{
+	return strcmp(a->claim_id, b->claim_id) == 0 && a->seq == b->seq;
+}
+
+/* Loads the present record and compares it; the caller holds the lock. 0 if it is the expected one. */
+static int compare(const struct config *config, const char *volume, const struct record *expected,
+	struct reason *reason)
+{
+	struct record present;
+	int status = record_load(config, volume, &present, reason);
+	if (status == -ENOENT ? expected != NULL : status == 0 && !(expected && same_claim(&present, expected)))
+		return reason_set(reason, -ESTALE, "%s: the claim has changed hands meanwhile", volume);
+	return status == -ENOENT ? 0 : status;
+}
+
+static int lock_store(const struct config *config, struct reason *reason)
+{
+	int status = make_directory(config->claim_dir, reason);
+	if (status < 0)
+		return status;
+	CLEANUP_FREE char *path = path_join(config->claim_dir, ".lock");
+	return path ? lock_file(path, true, reason) : reason_set(reason, -ENOMEM, "out of memory");
+}
+
+int record_swap(const struct config *config, const char *volume, const struct record *expected,
+	struct record *fresh, struct reason *reason)
+{
+	CLEANUP_CLOSE int lock = lock_store(config, reason);
+	if (lock < 0)
+		return lock;
+	int status = compare(config, volume, expected, reason);
+	if (status < 0)
+		return status;
+	fresh->seq = expected ? expected->seq + 1 : 1;
+	CLEANUP_FREE char *path = record_path(config, volume);
+	CLEANUP_FREE char *text = record_encode(fresh);
+	if (!path || !text)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	status = durable_file_write(path, text, strlen(text), reason);
+	return status < 0 ? status : compare(config, volume, fresh, reason);
+}
+
+int record_remove(const struct config *config, const char *volume, const struct record *expected,
+	struct reason *reason)
+{
+	CLEANUP_CLOSE int lock = lock_store(config, reason);
+	if (lock < 0)
+		return lock;
+	int status = compare(config, volume, expected, reason);
+	CLEANUP_FREE char *path = record_path(config, volume);
+	if (status < 0 || !path)
+		return status < 0 ? status : reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	return durable_file_remove(path, reason);
+}
