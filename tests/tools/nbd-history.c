@@ -19,6 +19,7 @@
  *   --no-zero         without WRITE_ZEROES
  *   --reconnect S     give up when no connection can be made for so long (30)
  *   --stop-file PATH  stop when the file exists
+ *   --wait            when the region is zeroed, print "ready" and wait for a line on standard input
  *
  * Prints one line of figures. Exit status: 0 all possible, 1 violation, 2 anything else.
  */
@@ -62,7 +63,7 @@ static struct {
 	unsigned connections, depth;
 	uint64_t region, max, align, operations, cut, seed;
 	double seconds, reconnect;
-	bool no_block_size, no_zero;
+	bool no_block_size, no_zero, wait;
 } options = {
 	.connections = 4, .depth = 8, .region = 16 << 20, .max = 64 << 10, .align = SECTOR, .reconnect = 30,
 };
@@ -323,6 +324,11 @@ static void reconnect(struct connection *connection)
 	}
 }
 
+static bool has_ended(const struct connection *connection)
+{
+	return nbd_aio_is_dead(connection->nbd) || nbd_aio_is_closed(connection->nbd);
+}
+
 static void collect(struct connection *connection)
 {
 	for (unsigned i = 0; i < options.depth; i++) {
@@ -330,8 +336,7 @@ static void collect(struct connection *connection)
 		if (!operation->is_running || !operation->is_done)
 			continue;
 		/* a broken connection ends its operations with an error of libnbd's own */
-		if (operation->error &&
-			(nbd_aio_is_dead(connection->nbd) || nbd_aio_is_closed(connection->nbd)))
+		if (operation->error && has_ended(connection))
 			continue;
 		finish(operation);
 	}
@@ -345,8 +350,6 @@ static void notify(struct connection *connection, int events)
 	else if ((events & POLLOUT) && (direction & LIBNBD_AIO_DIRECTION_WRITE))
 		nbd_aio_notify_write(connection->nbd);
 	else if (events & (POLLHUP | POLLERR))
-		connection->is_broken = true;
-	if (nbd_aio_is_dead(connection->nbd) || nbd_aio_is_closed(connection->nbd))
 		connection->is_broken = true;
 }
 
@@ -366,7 +369,7 @@ static void turn(void)
 		if (!connections[i].is_broken && fds[i].revents)
 			notify(&connections[i], fds[i].revents);
 		collect(&connections[i]);
-		if (connections[i].is_broken)
+		if (connections[i].is_broken || has_ended(&connections[i]))
 			reconnect(&connections[i]);
 	}
 	uint64_t oldest = now_counter + 1;
@@ -475,6 +478,7 @@ static void parse(int argc, char **argv)
 		{ "no-zero", no_argument, NULL, 'Z' },
 		{ "reconnect", required_argument, NULL, 'R' },
 		{ "stop-file", required_argument, NULL, 'f' },
+		{ "wait", no_argument, NULL, 'w' },
 		{ 0 },
 	};
 	options.seed = (uint64_t)time(NULL) ^ (uint64_t)getpid() << 32;
@@ -493,6 +497,7 @@ static void parse(int argc, char **argv)
 		case 'Z': options.no_zero = true; break;
 		case 'R': options.reconnect = atof(optarg); break;
 		case 'f': options.stop_file = optarg; break;
+		case 'w': options.wait = true; break;
 		default: exit(2);
 		}
 	}
@@ -520,6 +525,11 @@ int main(int argc, char **argv)
 		connect_one(&connections[i]);
 	}
 	zero_region();
+	if (options.wait) {
+		puts("ready");
+		fflush(stdout);
+		getchar();
+	}
 	load();
 	verify();
 	printf("%llu operations (%llu reads, %llu writes, %llu zeroes, %llu flushes), %llu errors, "
