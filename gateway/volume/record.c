@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <xxhash.h>
 
 #include "cleanup.h"
@@ -113,9 +115,24 @@ static int compare(const struct config *config, const char *volume, const struct
 	return status == -ENOENT ? 0 : status;
 }
 
+/* flock on the cluster file system of Proxmox (FUSE) excludes nobody on other nodes. */
+static int refuse_shared_store(const struct config *config, struct reason *reason)
+{
+	struct statfs fs;
+	if (statfs(config->claim_dir, &fs) < 0)
+		return reason_set(reason, -errno, "%s: %m", config->claim_dir);
+	if (fs.f_type == FUSE_SUPER_MAGIC)
+		return reason_set(reason, -EOPNOTSUPP,
+			"claim_dir = %s: this version keeps claims in a local directory only, and this one is FUSE",
+			config->claim_dir);
+	return 0;
+}
+
 static int lock_store(const struct config *config, struct reason *reason)
 {
 	int status = make_directory(config->claim_dir, reason);
+	if (status == 0)
+		status = refuse_shared_store(config, reason);
 	if (status < 0)
 		return status;
 	CLEANUP_FREE char *path = path_join(config->claim_dir, ".lock");

@@ -7,7 +7,6 @@
  *
  * usage: floor SOCKET FILE
  */
-#include <endian.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +20,7 @@
 #include <unistd.h>
 
 #include "nbd/nbd-protocol.h"
+#include "nbd/wire.h"
 
 enum { RX_SIZE = 256 << 10, TX_SIZE = 256 << 10, BIG_SIZE = 32 << 20, HEADER = 28 };
 
@@ -55,28 +55,21 @@ static int recv_all(void *data, size_t len)
 	return 0;
 }
 
-static uint8_t *put16(uint8_t *p, uint16_t v) { v = htobe16(v); memcpy(p, &v, 2); return p + 2; }
-static uint8_t *put32(uint8_t *p, uint32_t v) { v = htobe32(v); memcpy(p, &v, 4); return p + 4; }
-static uint8_t *put64(uint8_t *p, uint64_t v) { v = htobe64(v); memcpy(p, &v, 8); return p + 8; }
-static uint16_t get16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return be16toh(v); }
-static uint32_t get32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return be32toh(v); }
-static uint64_t get64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); return be64toh(v); }
-
 static int option_reply(uint32_t option, uint32_t type, const void *data, uint32_t len)
 {
-	uint8_t h[20], *p = put64(h, NBD_REPLY_OPTION_MAGIC);
-	p = put32(p, option);
-	p = put32(p, type);
-	put32(p, len);
+	uint8_t h[20], *p = put_u64(h, NBD_REPLY_OPTION_MAGIC);
+	p = put_u32(p, option);
+	p = put_u32(p, type);
+	put_u32(p, len);
 	return send_all(h, sizeof h) || send_all(data, len) ? -1 : 0;
 }
 
 static int handshake(void)
 {
 	static uint8_t data[1 << 16];
-	uint8_t h[18], *p = put64(h, NBD_MAGIC);
-	p = put64(p, NBD_OPTION_MAGIC);
-	put16(p, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	uint8_t h[18], *p = put_u64(h, NBD_MAGIC);
+	p = put_u64(p, NBD_OPTION_MAGIC);
+	put_u16(p, NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
 	structured = 0;
 	if (send_all(h, sizeof h) || recv_all(data, 4))
 		return -1;
@@ -84,7 +77,7 @@ static int handshake(void)
 		uint8_t o[16];
 		if (recv_all(o, sizeof o))
 			return -1;
-		uint32_t option = get32(o + 8), len = get32(o + 12);
+		uint32_t option = get_u32(o + 8), len = get_u32(o + 12);
 		if (len > sizeof data || recv_all(data, len))
 			return -1;
 		if (option == NBD_OPT_STRUCTURED_REPLY) {
@@ -92,9 +85,9 @@ static int handshake(void)
 			if (option_reply(option, NBD_REP_ACK, "", 0))
 				return -1;
 		} else if (option == NBD_OPT_GO) {
-			uint8_t info[12], *q = put16(info, NBD_INFO_EXPORT);
-			q = put64(q, file_size);
-			put16(q, NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH);
+			uint8_t info[12], *q = put_u16(info, NBD_INFO_EXPORT);
+			q = put_u64(q, file_size);
+			put_u16(q, NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH);
 			if (option_reply(option, NBD_REP_INFO, info, sizeof info))
 				return -1;
 			return option_reply(option, NBD_REP_ACK, "", 0);
@@ -107,20 +100,20 @@ static int handshake(void)
 /* Answers a request whose payload, if any, lies at `payload`. Returns the end of the reply in tx. */
 static uint8_t *answer(uint8_t *p, const uint8_t *request, const uint8_t *payload)
 {
-	uint16_t type = get16(request + 6);
-	uint64_t offset = get64(request + 16);
-	uint32_t length = get32(request + 24);
+	uint16_t type = get_u16(request + 6);
+	uint64_t offset = get_u64(request + 16);
+	uint32_t length = get_u32(request + 24);
 	ssize_t n = 0;
 	if (type == NBD_CMD_READ && structured) {
-		p = put32(p, NBD_STRUCTURED_REPLY_MAGIC);
-		p = put16(p, NBD_REPLY_FLAG_DONE);
-		p = put16(p, NBD_REPLY_TYPE_OFFSET_DATA);
+		p = put_u32(p, NBD_STRUCTURED_REPLY_MAGIC);
+		p = put_u16(p, NBD_REPLY_FLAG_DONE);
+		p = put_u16(p, NBD_REPLY_TYPE_OFFSET_DATA);
 		memcpy(p, request + 8, 8);
-		p = put32(p + 8, length + 8);
-		p = put64(p, offset);
+		p = put_u32(p + 8, length + 8);
+		p = put_u64(p, offset);
 	} else {
-		p = put32(p, NBD_SIMPLE_REPLY_MAGIC);
-		p = put32(p, 0);
+		p = put_u32(p, NBD_SIMPLE_REPLY_MAGIC);
+		p = put_u32(p, 0);
 		memcpy(p, request + 8, 8);
 		p += 8;
 	}
@@ -149,8 +142,8 @@ static void serve(void)
 		uint8_t *p = tx;
 		while (have - at >= HEADER) {
 			const uint8_t *request = rx + at;
-			uint16_t type = get16(request + 6);
-			uint32_t length = get32(request + 24);
+			uint16_t type = get_u16(request + 6);
+			uint32_t length = get_u32(request + 24);
 			if (type == NBD_CMD_DISC)
 				return;
 			size_t payload = type == NBD_CMD_WRITE ? length : 0;
