@@ -500,6 +500,23 @@ static int start(struct gateway *gateway, struct reason *reason)
 	return status;
 }
 
+/* Takes back what start() has opened before it failed. */
+static void undo_start(struct gateway *gateway)
+{
+	for (size_t i = 0; gateway->served && i < gateway->volumes.count; i++) {
+		if (gateway->served[i].export)
+			nbd_export_remove(gateway->served[i].export);
+	}
+	if (gateway->server)
+		nbd_server_close(gateway->server, on_closed, NULL);
+	if (gateway->control)
+		control_server_close(gateway->control, on_closed, NULL);
+	if (gateway->records.loop)
+		uv_close((uv_handle_t *)&gateway->records, NULL);
+	uv_run(&gateway->loop, UV_RUN_DEFAULT);
+	uv_loop_close(&gateway->loop);
+}
+
 static void free_gateway(struct gateway *gateway)
 {
 	if (gateway->owns_socket)
@@ -528,7 +545,8 @@ int gateway_run(const struct gateway_options *options)
 	status = start(&gateway, &reason);
 	if (status < 0) {
 		log_error("%s", reason.text);
-		free_gateway(&gateway); /* what libuv holds goes with the process */
+		undo_start(&gateway);
+		free_gateway(&gateway);
 		return exit_status_for(status);
 	}
 	start_signals(&gateway);
@@ -536,7 +554,7 @@ int gateway_run(const struct gateway_options *options)
 		start_volume(&gateway.served[i]);
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&gateway.loop) < 0)
-		return gateway.exit_status; /* requests were left: keep what they use until we are gone */
+		_exit(gateway.exit_status); /* requests are left, and they need what they use until the end */
 	if (gateway.was_fenced && ownership_forget(gateway.ownership, &reason) < 0)
 		log_error("%s", reason.text);
 	free_gateway(&gateway);

@@ -64,9 +64,7 @@ void server_wake(struct nbd_connection *connection)
 static void on_turn(uv_check_t *check)
 {
 	struct nbd_server *server = check->data;
-	if (list_empty(&server->awake))
-		return;
-	uv_idle_stop(&server->busy);
+	uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
 	struct list now;
 	list_init(&now);
 	list_splice(&now, &server->awake);

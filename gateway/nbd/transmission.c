@@ -546,13 +546,14 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 		connection_finish(connection);
 		return false;
 	}
+	/* A short payload is waited for here: reading it on its own would split the next batch. */
+	if (wire.payload < BULK_PAYLOAD && received(connection) < wire.header_size + wire.payload) {
+		connection->wants_more = true;
+		return false;
+	}
 	const char *text = "the list of contexts is malformed";
 	int error = 0;
 	if (wire.type == NBD_CMD_BLOCK_STATUS && wire.payload > 0) {
-		if (wire.payload <= FILTER_MAX && received(connection) < wire.header_size + wire.payload) {
-			connection->wants_more = true;
-			return false;
-		}
 		const uint8_t *payload = connection->receive + connection->receive_at + wire.header_size;
 		if (wire.payload > FILTER_MAX || !read_status_filter(payload, &wire))
 			error = -EINVAL;
