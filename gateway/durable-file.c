@@ -2,11 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <time.h>
 
 #include "cleanup.h"
+
+enum { LOCK_PAUSE_MS = 5 };
 
 char *path_join(const char *directory, const char *name)
 {
@@ -82,6 +87,8 @@ int durable_file_write(
 	const char *path, const char *text, size_t length, struct reason *reason)
 {
 	CLEANUP_FREE char *fresh = NULL;
+	if (length > DURABLE_FILE_MAX)
+		return reason_set(reason, -EFBIG, "%s: would be larger than %d bytes", path, DURABLE_FILE_MAX);
 	if (asprintf(&fresh, "%s.new", path) < 0) {
 		fresh = NULL;
 		return reason_set(reason, -ENOMEM, "%s: out of memory", path);
@@ -90,7 +97,7 @@ int durable_file_write(
 	CLEANUP_CLOSE int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return reason_set(reason, -errno, "%s: %m", fresh);
-	int status = write_all(fd, text, length);
+	int status = fchmod(fd, 0600) < 0 ? -errno : write_all(fd, text, length);
 	if (status == 0 && fsync(fd) < 0)
 		status = -errno;
 	if (status == 0 && rename(fresh, path) < 0)
@@ -129,22 +136,36 @@ int make_directory(const char *path, struct reason *reason)
 		if (status < 0)
 			return status;
 	}
-	if (mkdir(path, 0755) < 0 && errno != EEXIST)
+	if (mkdir(path, 0755) == 0)
+		return 0;
+	if (errno != EEXIST)
 		return reason_set(reason, -errno, "%s: %m", path);
+	/* somebody was quicker, or it is a link to nowhere */
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode)
+		? 0
+		: reason_set(reason, -ENOTDIR, "%s: not a directory", path);
+}
+
+int require_local(const char *directory, struct reason *reason)
+{
+	struct statfs fs;
+	if (statfs(directory, &fs) < 0)
+		return reason_set(reason, -errno, "%s: %m", directory);
+	if (fs.f_type == FUSE_SUPER_MAGIC)
+		return reason_set(reason, -EOPNOTSUPP,
+			"%s: is on FUSE, where a lock excludes nobody on other nodes: this version needs a local "
+			"directory for volume_dir and claim_dir",
+			directory);
 	return 0;
 }
 
 /* Opens and locks the file. The last holder may have unlinked it while we waited: -ESTALE. */
-static int try_lock_file(const char *path, bool wait, struct reason *reason)
+static int try_lock_file(const char *path, struct reason *reason)
 {
 	CLEANUP_CLOSE int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return reason_set(reason, -errno, "%s: %m", path);
-	int status;
-	do {
-		status = flock(fd, LOCK_EX | (wait ? 0 : LOCK_NB));
-	} while (status < 0 && errno == EINTR);
-	if (status < 0)
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return errno == EWOULDBLOCK ? -EBUSY : reason_set(reason, -errno, "%s: %m", path);
 	struct stat held, named;
 	if (fstat(fd, &held) < 0 || stat(path, &named) < 0)
@@ -154,11 +175,25 @@ static int try_lock_file(const char *path, bool wait, struct reason *reason)
 	return take_fd(&fd);
 }
 
-int lock_file(const char *path, bool wait, struct reason *reason)
+int lock_file_now(const char *path, struct reason *reason)
 {
 	int fd;
 	do {
-		fd = try_lock_file(path, wait, reason);
+		fd = try_lock_file(path, reason);
 	} while (fd == -ESTALE);
+	return fd;
+}
+
+int lock_file_wait(const char *path, struct reason *reason)
+{
+	const struct timespec pause = { .tv_nsec = LOCK_PAUSE_MS * 1000000L };
+	int fd = lock_file_now(path, reason);
+	for (unsigned waited = 0; fd == -EBUSY && waited < LOCK_WAIT_MS; waited += LOCK_PAUSE_MS) {
+		nanosleep(&pause, NULL);
+		fd = lock_file_now(path, reason);
+	}
+	if (fd == -EBUSY)
+		return reason_set(reason, fd, "%s: has been locked by another program for %d s", path,
+			LOCK_WAIT_MS / 1000);
 	return fd;
 }

@@ -10,7 +10,7 @@
 
 #include "reason.h"
 
-enum { DURABLE_FILE_MAX = 64 << 10 };
+enum { DURABLE_FILE_MAX = 64 << 10, LOCK_WAIT_MS = 10000 };
 
 /* Reads a whole file. *text is malloc'ed, ended by a zero byte that *length does not count.
  * Returns 0, -ENOENT (without a reason) or another errno; -EBADMSG if it is too large or no file. */
@@ -28,10 +28,15 @@ int durable_file_remove(const char *path, struct reason *reason);
 /* Makes a directory (mode 0755; what is in it is 0600) and its parents. 0 if it exists. */
 int make_directory(const char *path, struct reason *reason);
 
+/* 0 if locks in the directory exclude everybody who can reach it; -EOPNOTSUPP on FUSE, such as the
+ * cluster file system of Proxmox, where other nodes would not notice. */
+int require_local(const char *directory, struct reason *reason);
+
 /* A lock file held by this process until the descriptor is closed; it excludes other processes and
- * other descriptors alike. The holder may unlink it. Returns the descriptor, or -EBUSY (without a
- * reason) if `wait` is false and it is held. */
-int lock_file(const char *path, bool wait, struct reason *reason);
+ * other descriptors alike. The holder may unlink it. lock_file_now() returns -EBUSY, without a reason,
+ * if it is held; lock_file_wait() waits up to LOCK_WAIT_MS before it does so with one. */
+int lock_file_now(const char *path, struct reason *reason);
+int lock_file_wait(const char *path, struct reason *reason);
 
 /* malloc'ed "DIRECTORY/NAME"; NULL without memory. */
 char *path_join(const char *directory, const char *name);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "gateway-internal.h"
 #include "json-fields.h"
 #include "log.h"
@@ -181,39 +182,61 @@ static void start_resize(
 	}
 }
 
-/* The bytes are there: the volume file says so before anybody may use them. */
-static int store_size(struct served_volume *served, struct reason *reason)
+/* On a thread, as it waits for the lock on volumes. The bytes are there: the volume file says so before
+ * anybody may use them. It is read again, since others may have changed other things in it. */
+static void store_size(uv_work_t *work)
 {
-	struct volume *volume = (struct volume *)served->volume;
-	uint64_t before = volume->size;
-	int lock = volumes_lock(served->gateway->config, reason);
-	if (lock < 0)
-		return lock;
-	volume->size = served->backend->geometry.size;
-	int status = volume_write(served->gateway->config, volume, reason);
-	if (status < 0)
-		volume->size = before;
-	close(lock);
-	return status;
+	struct served_volume *served = container_of(work, struct served_volume, resize_work);
+	const struct config *config = served->gateway->config;
+	struct reason *reason = &served->resize_reason;
+	struct faults faults = { 0 };
+	CLEANUP(volume_free) struct volume present = { 0 };
+	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
+	int status = lock < 0 ? lock : volume_read(config, served->volume->name, &present, &faults);
+	if (lock >= 0 && status < 0)
+		faults_reason(&faults, reason);
+	faults_free(&faults);
+	if (status == 0 && present.size < served->resized_to) {
+		present.size = served->resized_to;
+		status = volume_write(config, &present, reason);
+	}
+	served->resize_error = status;
 }
 
-void gateway_resize_done(struct served_volume *served, int error, const struct reason *why)
+static void on_size_stored(uv_work_t *work, int status)
 {
+	struct served_volume *served = container_of(work, struct served_volume, resize_work);
 	struct control_client *client = served->resize_client;
 	served->resize_client = NULL;
-	struct reason reason = *why;
-	if (error == 0)
-		error = store_size(served, &reason);
-	if (error < 0) {
-		control_refuse(client, error, &reason);
-		return;
+	if (status < 0 || served->resize_error < 0) {
+		control_refuse(client, status < 0 ? status : served->resize_error, &served->resize_reason);
+	} else {
+		if (served->export->state == EXPORT_SERVING)
+			nbd_export_resized(served->export);
+		log_info("%s: grown to %llu bytes", served->volume->name,
+			(unsigned long long)served->resized_to);
+		struct json_object *answer = json_object_new_object();
+		json_add_number(answer, "size", served->resized_to);
+		control_answer(client, answer);
 	}
-	nbd_export_resized(served->export);
-	log_info("%s: grown to %llu bytes", served->volume->name,
-		(unsigned long long)served->export->geometry.size);
-	struct json_object *answer = json_object_new_object();
-	json_add_number(answer, "size", served->export->geometry.size);
-	control_answer(client, answer);
+	gateway_resize_ended(served);
+}
+
+void gateway_resize_done(struct served_volume *served, int error, const struct reason *reason)
+{
+	struct gateway *gateway = served->gateway;
+	struct control_client *client = served->resize_client;
+	if (error == 0) {
+		served->resized_to = served->backend->geometry.size;
+		served->resize_reason = (struct reason){ "out of memory" };
+		error = uv_queue_work(&gateway->loop, &served->resize_work, store_size, on_size_stored);
+		if (error == 0)
+			return;
+		reason = &served->resize_reason;
+	}
+	served->resize_client = NULL;
+	control_refuse(client, error, reason);
+	gateway_resize_ended(served);
 }
 
 void gateway_handle_control(

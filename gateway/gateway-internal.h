@@ -25,8 +25,12 @@ struct served_volume {
 	bool is_active;   /* the backend is */
 	bool is_closing;
 	int error;        /* why it failed */
-	/* a resize by the control socket */
+	/* a resize by the control socket, from its beginning to its answer */
 	struct control_client *resize_client;
+	uv_work_t resize_work;
+	uint64_t resized_to;
+	int resize_error;
+	struct reason resize_reason;
 };
 
 struct gateway {
@@ -57,5 +61,7 @@ void gateway_handle_control(
 	void *context, struct control_client *client, const char *command, struct json_object *request);
 /* The backend has answered a resize that the control socket asked for. */
 void gateway_resize_done(struct served_volume *served, int error, const struct reason *reason);
+/* gateway.c: the resize has been answered; a stop may have waited for it. */
+void gateway_resize_ended(struct served_volume *served);
 
 #endif

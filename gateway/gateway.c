@@ -29,8 +29,8 @@ static void stop(struct gateway *gateway);
 
 static void close_backend(struct served_volume *served)
 {
-	if (!served->backend || served->is_closing)
-		return;
+	if (!served->backend || served->is_closing || served->resize_client)
+		return; /* gateway_resize_ended() comes back to the last of these */
 	served->is_closing = true;
 	served->backend->operations->close(served->backend);
 }
@@ -169,8 +169,6 @@ static void on_step(void *context, enum backend_step step, int error, const stru
 		break;
 	case BACKEND_RESIZED:
 		gateway_resize_done(served, error, reason);
-		if (served->gateway->is_drained)
-			retire(served);
 		break;
 	case BACKEND_DEACTIVATED:
 		on_deactivated(served, error, reason);
@@ -269,13 +267,21 @@ static void on_deactivated(struct served_volume *served, int error, const struct
 static void retire(struct served_volume *served)
 {
 	if (served->resize_client)
-		return; /* on_step() comes back here */
+		return; /* gateway_resize_ended() comes back here */
 	if (served->backend && served->is_active && !served->gateway->was_fenced) {
 		served->backend->operations->deactivate(served->backend);
 		return;
 	}
 	release(served);
 	close_backend(served);
+}
+
+void gateway_resize_ended(struct served_volume *served)
+{
+	if (served->gateway->is_drained)
+		retire(served);
+	else if (served->export->state == EXPORT_FENCED && served->export->in_flight_count == 0)
+		close_backend(served);
 }
 
 static void on_drained(void *context, int error)
@@ -408,7 +414,8 @@ static int add_exports(struct gateway *gateway, struct reason *reason)
 	for (size_t i = 0; i < gateway->volumes.count; i++) {
 		const struct volume *volume = &gateway->volumes.items[i];
 		struct served_volume *served = &gateway->served[i];
-		bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0;
+		bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0 &&
+			!volume->parsed.is_base;
 		served->gateway = gateway;
 		served->volume = volume;
 		served->export = nbd_export_add(gateway->server, volume->name, volume->description,
@@ -451,8 +458,8 @@ static int read_volumes(struct gateway *gateway, struct reason *reason)
 	struct faults faults = { 0 };
 	int status = volumes_read(gateway->config, gateway->vmid, &gateway->volumes, &faults);
 	for (size_t i = 0; i < faults.count; i++) {
-		const struct fault *fault = &faults.items[i];
-		log_error("%s:%u: %s: this volume is not served", fault->path, fault->line, fault->text);
+		char text[512];
+		log_error("%s: this volume is not served", fault_text(&faults.items[i], text, sizeof text));
 	}
 	if (gateway->volumes.count > 0)
 		status = 0;

@@ -44,7 +44,8 @@ bool json_number(struct json_object *object, const char *name, uint64_t *number)
 {
 	struct json_object *field;
 	if (!json_object_object_get_ex(object, name, &field) ||
-		!json_object_is_type(field, json_type_int) || json_object_get_int64(field) < 0)
+		!json_object_is_type(field, json_type_int) || json_object_get_int64(field) < 0 ||
+		json_object_get_uint64(field) > INT64_MAX) /* get_int64() would clamp it */
 		return false;
 	*number = (uint64_t)json_object_get_int64(field);
 	return true;

@@ -88,7 +88,7 @@ int listen_tcp(const char *text, uint16_t port, struct reason *reason)
 		return take_fd(&fd);
 	status = -errno;
 	char holder[128];
-	if (status == -EADDRINUSE && port_listener(port, holder, sizeof holder))
+	if (status == -EADDRINUSE && port_listener((struct sockaddr *)&address, holder, sizeof holder))
 		return reason_set(reason, status, "port %u on %s is taken by %s", port, text, holder);
 	return reason_set(reason, status, "port %u on %s: %s", port, text, strerror(-status));
 }

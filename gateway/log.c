@@ -47,7 +47,8 @@ static size_t copy_printable(char *out, size_t size, const char *text)
 	static const char hex[] = "0123456789abcdef";
 	size_t n = 0;
 	for (const unsigned char *p = (const unsigned char *)text; *p && n + 5 < size; p++) {
-		if (*p >= 0x20 && *p != 0x7f) {
+		bool is_c1 = p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0; /* U+0080 to U+009F */
+		if (*p >= 0x20 && *p != 0x7f && !is_c1) {
 			out[n++] = (char)*p;
 			continue;
 		}
@@ -90,6 +91,8 @@ void log_line(enum log_level level, const char *format, ...)
 void log_peer(const char *format, ...)
 {
 	struct timespec now;
+	if (log_limit < LOG_LEVEL_WARNING)
+		return;
 	clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
 	if (now.tv_sec > peer_refilled) {
 		peer_tokens += (unsigned long)(now.tv_sec - peer_refilled);

@@ -39,11 +39,8 @@ static int configure(const char *path, struct config *config)
 	struct faults faults = { 0 };
 	int status = config_read(path, config, &faults);
 	for (size_t i = 0; i < faults.count; i++) {
-		const struct fault *fault = &faults.items[i];
-		if (fault->line)
-			log_error("%s:%u: %s", fault->path, fault->line, fault->text);
-		else
-			log_error("%s: %s", fault->path, fault->text);
+		char text[512];
+		log_error("%s", fault_text(&faults.items[i], text, sizeof text));
 	}
 	faults_free(&faults);
 	return status;

@@ -23,6 +23,8 @@ int exit_status_for(int error)
 	case E2BIG:
 		return EXIT_BAD_USAGE;
 	case EBADMSG:
+	case ENOTDIR:
+	case ELOOP:
 		return EXIT_BAD_DATA;
 	case ENOENT:
 	case ENODEV:
@@ -49,6 +51,7 @@ int exit_status_for(int error)
 	case EACCES:
 	case EPERM:
 		return EXIT_NO_PERMISSION;
+	case ENAMETOOLONG:
 	case ENOTUNIQ: /* a configuration that contradicts itself */
 		return EXIT_BAD_CONFIG;
 	case EOWNERDEAD:

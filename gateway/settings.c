@@ -2,10 +2,12 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <ini.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "checked.h"
 #include "cleanup.h"
@@ -34,18 +36,24 @@ int faults_add(struct faults *faults, const char *path, unsigned line, const cha
 	return -EBADMSG;
 }
 
+const char *fault_text(const struct fault *fault, char *text, size_t size)
+{
+	if (fault->line)
+		snprintf(text, size, "%s:%u: %s", fault->path, fault->line, fault->text);
+	else
+		snprintf(text, size, "%s: %s", fault->path, fault->text);
+	return text;
+}
+
 int faults_reason(const struct faults *faults, struct reason *reason)
 {
 	if (faults->count == 0)
 		return reason_set(reason, -ENOMEM, "out of memory");
-	const struct fault *first = &faults->items[0];
-	char more[64] = "";
+	char first[sizeof reason->text], more[64] = "";
 	if (faults->count > 1)
 		snprintf(more, sizeof more, " (and %zu more: see tb4 check)", faults->count - 1);
-	if (first->line == 0)
-		return reason_set(reason, -EBADMSG, "%s: %s%s", first->path, first->text, more);
-	return reason_set(
-		reason, -EBADMSG, "%s:%u: %s%s", first->path, first->line, first->text, more);
+	return reason_set(reason, -EBADMSG, "%.*s%s", (int)(sizeof first - sizeof more),
+		fault_text(&faults->items[0], first, sizeof first), more);
 }
 
 void faults_free(struct faults *faults)
@@ -146,6 +154,7 @@ static const char *parse_value(const struct setting *setting, const char *text, 
 		return NULL;
 	}
 	case SETTING_SIZE:
+	case SETTING_SECTORS:
 		if (size_parse(text, &number) < 0)
 			return "not a size such as 4096, 512M or 50G";
 		break;
@@ -175,7 +184,7 @@ static const char *parse_value(const struct setting *setting, const char *text, 
 	}
 	if (number < setting->minimum || (setting->maximum && number > setting->maximum)) {
 		char low[SIZE_TEXT_MAX], high[SIZE_TEXT_MAX];
-		if (setting->type == SETTING_SIZE)
+		if (setting->type != SETTING_NUMBER)
 			snprintf(buffer, buffer_size, "not between %s and %s",
 				size_format(setting->minimum, low), size_format(setting->maximum, high));
 		else
@@ -183,6 +192,8 @@ static const char *parse_value(const struct setting *setting, const char *text, 
 				(unsigned long long)setting->minimum, (unsigned long long)setting->maximum);
 		return buffer;
 	}
+	if (setting->type == SETTING_SECTORS && number % SETTINGS_SECTOR != 0)
+		return "not a multiple of 512";
 	*(uint64_t *)value = number;
 	return NULL;
 }
@@ -218,6 +229,7 @@ struct reading {
 	FILE *file;
 	unsigned line;
 	bool line_is_entry; /* the line last read has to reach on_entry() */
+	bool in_unknown_section;
 	int status;
 };
 
@@ -260,11 +272,10 @@ static int on_entry(void *context, const char *section, const char *name, const 
 			add_fault(reading, reading->line, "%s = %s: %s", name, text, wrong);
 		return 1;
 	}
-	if (!section_known)
-		add_fault(reading, reading->line, "%s is in %s%s%s", name,
-			section[0] ? "the unknown section [" : "no section", section, section[0] ? "]" : "");
-	else
+	if (section_known)
 		add_fault(reading, reading->line, "[%s] has no setting %s", section, name);
+	else if (!reading->in_unknown_section) /* that is a fault already */
+		add_fault(reading, reading->line, "%s is in no section", name);
 	return 1;
 }
 
@@ -297,6 +308,26 @@ static int take_line(struct reading *reading, char line[SETTINGS_LINE_MAX + 1], 
 	return length;
 }
 
+/* A line that begins with '['. inih would pass over a comment inside and anything behind. */
+static void check_section(struct reading *reading, const char *text)
+{
+	const char *end = strchr(text, ']');
+	size_t length = end ? (size_t)(end - text) - 1 : 0;
+	const char *rest = end ? end + 1 + strspn(end + 1, " \t\r") : "";
+	reading->in_unknown_section = true;
+	if (!end || (*rest && *rest != ';' && *rest != '#')) {
+		add_fault(reading, reading->line, "neither [section] nor name = value");
+		return;
+	}
+	for (size_t i = 0; i < reading->count && reading->in_unknown_section; i++) {
+		const char *section = reading->table[i].section;
+		reading->in_unknown_section =
+			strlen(section) != length || strncmp(section, text + 1, length) != 0;
+	}
+	if (reading->in_unknown_section)
+		add_fault(reading, reading->line, "%.*s is an unknown section", (int)length + 2, text);
+}
+
 /* inih's fgets: the next line, without its leading blanks (inih would take it as a continuation). */
 static char *read_line(char *buffer, int size, void *context)
 {
@@ -305,19 +336,38 @@ static char *read_line(char *buffer, int size, void *context)
 	char line[SETTINGS_LINE_MAX + 1];
 	const char *wrong;
 	while (take_line(reading, line, &wrong) >= 0) {
-		const char *text = line + strspn(line, " \t\r");
+		bool has_mark = reading->line == 1 && strncmp(line, "\xef\xbb\xbf", 3) == 0;
+		const char *text = line + (has_mark ? 3 : 0);
+		text += strspn(text, " \t\r\v\f");
 		if (strlen(text) + 2 > (size_t)size)
 			wrong = "line too long";
 		if (wrong) {
 			add_fault(reading, reading->line, "%s", wrong);
 			continue;
 		}
-		bool is_section = text[0] == '[' && strchr(text, ']');
-		reading->line_is_entry = text[0] && !strchr(";#", text[0]) && !is_section;
+		if (text[0] == '[')
+			check_section(reading, text);
+		reading->line_is_entry = text[0] && !strchr(";#[", text[0]);
 		snprintf(buffer, (size_t)size, "%s\n", text);
 		return buffer;
 	}
 	return NULL;
+}
+
+/* A fifo must not be waited for. */
+static int open_regular(const char *path, FILE **file)
+{
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EBADMSG;
+	*file = fdopen(fd, "r");
+	if (!*file)
+		return -errno;
+	take_fd(&fd);
+	return 0;
 }
 
 int settings_read(const struct setting *table, size_t count, const char *path, void *target,
@@ -327,11 +377,14 @@ int settings_read(const struct setting *table, size_t count, const char *path, v
 	if (status < 0)
 		return status;
 	CLEANUP_FREE unsigned *seen_on = calloc(count, sizeof *seen_on);
-	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
+	CLEANUP_FCLOSE FILE *file = NULL;
 	if (!seen_on)
 		return -ENOMEM;
-	if (!file)
-		return -errno;
+	status = open_regular(path, &file);
+	if (status == -EBADMSG)
+		return faults_add(faults, path, 0, "not a regular file");
+	if (status < 0)
+		return status;
 	struct reading reading = {
 		.table = table,
 		.count = count,
@@ -356,9 +409,19 @@ int settings_read(const struct setting *table, size_t count, const char *path, v
 static bool text_is_writable(const struct setting *setting, const char *text)
 {
 	size_t length = strlen(text);
+	for (size_t i = 0; i < length; i++) {
+		if (text[i] == ';' && (i == 0 || isspace((unsigned char)text[i - 1])))
+			return false;
+	}
 	return length > 0 && length + strlen(setting->name) + 4 <= SETTINGS_LINE_MAX &&
-		!strpbrk(text, "\r\n;") && !isspace((unsigned char)text[0]) &&
-		!isspace((unsigned char)text[length - 1]);
+		!strpbrk(text, "\r\n") && !isspace((unsigned char)text[0]) &&
+		!isspace((unsigned char)text[length - 1]) &&
+		(setting->type != SETTING_PATH || text[0] == '/');
+}
+
+static bool number_is_writable(const struct setting *setting, uint64_t number)
+{
+	return number >= setting->minimum && (!setting->maximum || number <= setting->maximum);
 }
 
 int settings_write(const struct setting *table, size_t count, const void *target, FILE *out)
@@ -373,15 +436,23 @@ int settings_write(const struct setting *table, size_t count, const void *target
 		case SETTING_TEXT:
 		case SETTING_PATH:
 			shown = *(char *const *)value;
-			if (!shown)
+			if (!shown && !setting->required)
 				continue;
-			if (!text_is_writable(setting, shown))
+			if (!shown || !text_is_writable(setting, shown))
 				return -EINVAL;
 			break;
+		case SETTING_SECTORS:
+			if (*(const uint64_t *)value % SETTINGS_SECTOR != 0)
+				return -EINVAL;
+			/* fall through */
 		case SETTING_SIZE:
+			if (!number_is_writable(setting, *(const uint64_t *)value))
+				return -EINVAL;
 			size_format(*(const uint64_t *)value, text);
 			break;
 		case SETTING_NUMBER:
+			if (!number_is_writable(setting, *(const uint64_t *)value))
+				return -EINVAL;
 			snprintf(text, sizeof text, "%llu", *(const unsigned long long *)value);
 			break;
 		case SETTING_SWITCH:

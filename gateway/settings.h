@@ -18,12 +18,13 @@
 
 #include "reason.h"
 
-enum { SETTINGS_LINE_MAX = 196 };
+enum { SETTINGS_LINE_MAX = 196, SETTINGS_SECTOR = 512 };
 
 enum setting_type {
 	SETTING_TEXT,   /* char *, may be absent (NULL) */
 	SETTING_PATH,   /* char *, must be absolute */
 	SETTING_SIZE,   /* uint64_t bytes: 4096, 512M, 50G (powers of 1024) */
+	SETTING_SECTORS, /* the same, a multiple of SETTINGS_SECTOR */
 	SETTING_NUMBER, /* uint64_t */
 	SETTING_SWITCH, /* bool: yes or no */
 	SETTING_CHOICE, /* unsigned: index into `choices` */
@@ -34,7 +35,7 @@ struct setting {
 	enum setting_type type;
 	size_t offset;           /* of the value in the target structure */
 	const char *fallback;    /* parsed as if given; NULL: left zero */
-	uint64_t minimum, maximum; /* SIZE and NUMBER; maximum 0 means no bound */
+	uint64_t minimum, maximum; /* SIZE, SECTORS and NUMBER; maximum 0 means no bound */
 	const char *const *choices; /* CHOICE: ended by NULL */
 	bool required;
 	const char *help;
@@ -52,7 +53,9 @@ struct faults {
 
 int faults_add(struct faults *faults, const char *path, unsigned line, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
-/* "PATH:LINE: text" of the first fault, and how many follow. Returns -EBADMSG. */
+/* "PATH:LINE: text", or "PATH: text" for a fault of the whole file; cut to `size`. */
+const char *fault_text(const struct fault *fault, char *text, size_t size);
+/* The text of the first fault, and how many follow. Returns -EBADMSG. */
 int faults_reason(const struct faults *faults, struct reason *reason);
 void faults_free(struct faults *faults);
 

@@ -32,12 +32,14 @@ int users_parse(const char *text, uid_t **users, size_t *count, struct reason *r
 	if (!ids)
 		return reason_set(reason, -ENOMEM, "out of memory");
 	char *state = NULL;
+	size_t found = 0;
 	for (char *name = strtok_r(copy, ", \t", &state); name; name = strtok_r(NULL, ", \t", &state)) {
-		int status = user_id(name, &ids[*count], reason);
+		int status = user_id(name, &ids[found], reason);
 		if (status < 0)
 			return status;
-		++*count;
+		found++;
 	}
+	*count = found;
 	*users = take_pointer(&ids);
 	return 0;
 }

@@ -601,9 +601,14 @@ static void file_activate(struct backend *backend, uint64_t generation)
 
 static int64_t call_resize(struct file_operation *operation)
 {
-	if (ftruncate(operation->fd, (off_t)operation->length) < 0 || fsync(operation->fd) < 0)
+	struct stat st;
+	if (fstat(operation->fd, &st) < 0)
 		return -errno;
-	return 0;
+	/* The image may be larger than the volume: it is never cut. */
+	if ((uint64_t)st.st_size < operation->length &&
+		ftruncate(operation->fd, (off_t)operation->length) < 0)
+		return -errno;
+	return fsync(operation->fd) < 0 ? -errno : 0;
 }
 
 static void on_resized(struct file_operation *operation, int64_t result)

@@ -94,11 +94,8 @@ static struct json_object *to_json(const struct faults *faults, size_t volumes)
 static void print(const struct faults *faults)
 {
 	for (size_t i = 0; i < faults->count; i++) {
-		const struct fault *fault = &faults->items[i];
-		if (fault->line)
-			printf("%s:%u: %s\n", fault->path, fault->line, fault->text);
-		else
-			printf("%s: %s\n", fault->path, fault->text);
+		char text[512];
+		puts(fault_text(&faults->items[i], text, sizeof text));
 	}
 }
 

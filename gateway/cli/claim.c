@@ -133,19 +133,31 @@ static int force(const struct cli *cli, struct volume *volume, struct reason *re
 	struct record claim;
 	if (strcmp(volume->host, cli->config.node_name) != 0) {
 		CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
+		if (lock < 0)
+			return lock;
+		CLEANUP(volume_free) struct volume read_before = *volume;
+		/* again: it may have grown since */
+		int status = find_volume(cli, read_before.name, volume, reason);
+		if (status < 0)
+			return status;
 		char *host = strdup(cli->config.node_name);
-		if (lock < 0 || !host) {
-			free(host);
-			return lock < 0 ? lock : reason_set(reason, -ENOMEM, "out of memory");
-		}
+		if (!host)
+			return reason_set(reason, -ENOMEM, "out of memory");
 		free(volume->host);
 		volume->host = host;
-		int status = volume_write(&cli->config, volume, reason);
+		status = volume_write(&cli->config, volume, reason);
 		if (status < 0)
 			return status;
 	}
 	int status = claim_take(&cli->config, volume, (uint64_t)time(NULL), true, &claim, reason);
-	return status < 0 ? status : claim_release(&cli->config, volume->name, claim.claim_id, reason);
+	if (status == 0)
+		status = claim_release(&cli->config, volume->name, claim.claim_id, reason);
+	/* A role that a dead gateway of this node left would fence the next start. */
+	struct ownership *ownership = NULL;
+	if (status == 0 && ownership_open(&cli->config, volume->parsed.vmid, &ownership, NULL) == 0)
+		status = ownership_release(ownership, volume->name, reason);
+	ownership_close(ownership);
+	return status;
 }
 
 static bool confirm(const struct volume *volume)

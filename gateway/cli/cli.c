@@ -87,10 +87,11 @@ int find_volume(
 
 int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes)
 {
+	char text[512];
 	struct faults faults = { 0 };
 	int status = volumes_read(&cli->config, vmid, volumes, &faults);
 	for (size_t i = 0; i < faults.count; i++)
-		log_error("%s:%u: %s", faults.items[i].path, faults.items[i].line, faults.items[i].text);
+		log_error("%s", fault_text(&faults.items[i], text, sizeof text));
 	faults_free(&faults);
 	return status;
 }

@@ -11,7 +11,7 @@ struct plan {
 	char name[VOLUME_NAME_MAX];
 	bool exists;
 	uint16_t nbd, downstairs;
-	struct reason holder; /* of the scheme's downstairs ports */
+	struct reason note; /* whose the scheme's ports of downstairs are */
 	unsigned device;
 };
 
@@ -33,17 +33,15 @@ static int make_plan(const struct volumes *all, const char *name, struct plan *p
 	if (!volume) {
 		snprintf(fresh.name, sizeof fresh.name, "%s", name);
 		volume_name_parse(name, &fresh.parsed);
-		int status = ports_assign(all, &fresh, reason);
+		int status = ports_assign(all, &fresh, &plan->note, reason);
 		if (status < 0)
 			return status;
 		volume = &fresh;
 	}
 	plan->nbd = volume_nbd_port(volume);
+	plan->downstairs = volume_downstairs_port(volume);
 	volume_device(volume, &plan->device);
-	int status = ports_for_downstairs(all, &volume->parsed, &plan->downstairs, &plan->holder);
-	if (status < 0)
-		*reason = plan->holder;
-	return status;
+	return 0;
 }
 
 static struct json_object *to_json(const struct plan *plan)
@@ -60,8 +58,8 @@ static struct json_object *to_json(const struct plan *plan)
 	json_add_number(object, "device", plan->device);
 	json_add(object, "downstairs", downstairs);
 	json_add(object, "repair", repair);
-	if (plan->holder.text[0])
-		json_add_text(object, "note", plan->holder.text);
+	if (plan->note.text[0])
+		json_add_text(object, "note", plan->note.text);
 	return object;
 }
 
@@ -72,40 +70,39 @@ static void print_plan(const struct plan *plan)
 	printf("%-20s %6u  %u-%u  %u-%u  %-12s %s%s%s\n", plan->name, plan->nbd, plan->downstairs,
 		plan->downstairs + PORT_SLOTS - 1, plan->downstairs + PORT_REPAIR_OFFSET,
 		plan->downstairs + PORT_SLOTS - 1 + PORT_REPAIR_OFFSET, device,
-		plan->exists ? "" : "not made yet", plan->holder.text[0] ? ": " : "", plan->holder.text);
+		plan->exists ? "" : "not made yet", plan->note.text[0] ? ": " : "", plan->note.text);
 }
 
-static int show(const struct cli *cli, const struct volumes *all, uint64_t vmid, struct json_object *list)
+static int show_one(const struct volumes *all, const char *name, struct json_object *list)
 {
-	struct plan plan;
+	struct plan plan = { 0 };
 	struct reason reason;
-	char name[VOLUME_NAME_MAX];
-	for (unsigned disk = 0; disk < DISKS_SHOWN; disk++) {
-		volume_name_of_disk(vmid, disk, name);
-		plan = (struct plan){ 0 };
-		int status = make_plan(all, name, &plan, &reason);
-		if (status < 0)
-			return fail(status, &reason);
-		if (list)
-			json_append(list, to_json(&plan));
-		else
-			print_plan(&plan);
-	}
-	for (size_t i = 0; i < all->count; i++) {
-		const struct volume *volume = &all->items[i];
-		if (volume->parsed.vmid != vmid || (volume->parsed.is_disk && volume->parsed.disk < DISKS_SHOWN))
-			continue;
-		plan = (struct plan){ 0 };
-		int status = make_plan(all, volume->name, &plan, &reason);
-		if (status < 0)
-			return fail(status, &reason);
-		if (list)
-			json_append(list, to_json(&plan));
-		else
-			print_plan(&plan);
-	}
-	(void)cli;
+	int status = make_plan(all, name, &plan, &reason);
+	if (status < 0)
+		return fail(status, &reason);
+	if (list)
+		json_append(list, to_json(&plan));
+	else
+		print_plan(&plan);
 	return 0;
+}
+
+/* The first disks, made or not, then the VM's other volumes. */
+static int show(const struct volumes *all, uint64_t vmid, struct json_object *list)
+{
+	char name[VOLUME_NAME_MAX];
+	int status = 0;
+	for (unsigned disk = 0; disk < DISKS_SHOWN && status == 0; disk++) {
+		volume_name_of_disk(vmid, disk, name);
+		status = show_one(all, name, list);
+	}
+	for (size_t i = 0; i < all->count && status == 0; i++) {
+		const struct volume_name *parsed = &all->items[i].parsed;
+		bool was_shown = parsed->is_disk && !parsed->is_base && parsed->disk < DISKS_SHOWN;
+		if (parsed->vmid == vmid && !was_shown)
+			status = show_one(all, all->items[i].name, list);
+	}
+	return status;
 }
 
 int command_ports(struct cli *cli)
@@ -120,7 +117,7 @@ int command_ports(struct cli *cli)
 	struct json_object *list = json ? json_object_new_array() : NULL;
 	if (!json)
 		printf("%-20s %6s  %-9s  %-9s  %-12s\n", "VOLUME", "NBD", "REPLICAS", "REPAIR", "DEVICE");
-	int status = show(cli, &all, vmid, list);
+	int status = show(&all, vmid, list);
 	volumes_free(&all);
 	if (json) {
 		struct json_object *object = json_object_new_object();

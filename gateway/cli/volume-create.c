@@ -48,9 +48,13 @@ static int refuse_existing(const struct cli *cli, const struct volume *volume, s
 static int assign_and_store(const struct cli *cli, struct volume *volume, bool dry_run, struct reason *reason)
 {
 	struct volumes all;
-	load_volumes(cli, 0, &all); /* a damaged neighbour is reported and does not stop us */
-	int status = ports_assign(&all, volume, reason);
+	int damaged = load_volumes(cli, 0, &all); /* reported; stops us only if we need the pool */
+	int status = ports_assign(&all, volume, NULL, reason);
 	volumes_free(&all);
+	if (status == 0 && damaged < 0 && (volume->nbd_port || volume->device || volume->downstairs_port))
+		status = reason_set(reason, -EBADMSG,
+			"%s: its port or device may be that of a damaged volume: mend that first, see tb4 check",
+			volume->name);
 	if (status < 0 || dry_run)
 		return status;
 	const struct backend_operations *backend = backend_for(volume);

@@ -17,26 +17,6 @@ static int resize_live(const struct cli *cli, const struct volume *volume, uint6
 	return ask_gateway(cli, volume->parsed.vmid, request, &answer, reason);
 }
 
-static int resize_offline(const struct cli *cli, struct volume *volume, uint64_t size,
-	struct reason *reason)
-{
-	struct offline offline;
-	struct reason later;
-	int status = offline_open(cli, volume, &offline, reason);
-	if (status < 0)
-		return status;
-	status = offline_resize(&offline, size, reason);
-	if (status == 0) {
-		CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
-		volume->size = size;
-		status = lock < 0 ? lock : volume_write(&cli->config, volume, reason);
-	}
-	int closed = offline_close(&offline, &later);
-	if (status == 0 && closed < 0)
-		*reason = later;
-	return status < 0 ? status : closed;
-}
-
 static int check_size(const struct volume *volume, uint64_t size, struct reason *reason)
 {
 	char now[SIZE_TEXT_MAX];
@@ -46,6 +26,37 @@ static int check_size(const struct volume *volume, uint64_t size, struct reason 
 		return reason_set(reason, -EINVAL, "%s: has %s already, and volumes do not shrink",
 			volume->name, size_format(volume->size, now));
 	return 0;
+}
+
+/* Nobody else changes the size while we own the volume; but somebody may have done so before. */
+static int store_size(const struct cli *cli, const char *name, uint64_t size, struct reason *reason)
+{
+	CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
+	CLEANUP(volume_free) struct volume present = { 0 };
+	int status = lock < 0 ? lock : find_volume(cli, name, &present, reason);
+	if (status == 0)
+		status = check_size(&present, size, reason);
+	if (status < 0)
+		return status;
+	present.size = size;
+	return volume_write(&cli->config, &present, reason);
+}
+
+static int resize_offline(const struct cli *cli, const struct volume *volume, uint64_t size,
+	struct reason *reason)
+{
+	struct offline offline;
+	struct reason later;
+	int status = offline_open(cli, volume, &offline, reason);
+	if (status < 0)
+		return status;
+	status = offline_resize(&offline, size, reason);
+	if (status == 0)
+		status = store_size(cli, volume->name, size, reason);
+	int closed = offline_close(&offline, &later);
+	if (status == 0 && closed < 0)
+		*reason = later;
+	return status < 0 ? status : closed;
 }
 
 int command_volume_resize(struct cli *cli)

@@ -1,9 +1,10 @@
 /* budget.h: who may have how much memory in flight (design section 7.2).
  *
  * One budget per process, one share per connection. A share may grow to what is still free, or to
- * its limit if that is less: with k greedy connections each ends at 1/(k+1) of the budget and as
- * much stays free for newcomers, without anybody having been given a quota. A connection that
- * holds memory for ever, because its client takes no replies, therefore stops nobody else.
+ * its limit if that is less: with k connections that want small amounts without end, each ends at
+ * 1/(k+1) of the budget and as much stays free for newcomers, without anybody having been given a
+ * quota. So a connection that holds memory for ever, because its client takes no replies, does not
+ * stop the others; a few that hold requests of 32 MiB can, until stall_timeout ends them.
  * Shares that were refused wait in a queue and are tried in its order whenever something is given.
  *
  * Pure bookkeeping, no allocation.

@@ -5,9 +5,9 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+#include "checked-json.h"
 #include "cleanup.h"
 #include "durable-file.h"
-#include "json-fields.h"
 
 enum { ROLE_VERSION = 1 };
 
@@ -98,7 +98,7 @@ static int read_role(struct ownership *ownership, struct reason *reason)
 	int status = durable_file_read(ownership->role_path, &text, &length, reason);
 	if (status < 0)
 		return status == -ENOENT ? 0 : status;
-	CLEANUP_JSON struct json_object *object = json_parse_object(text, length);
+	CLEANUP_JSON struct json_object *object = checked_json_decode(text, length);
 	char boot_id[RECORD_ID_SIZE];
 	bool valid = object && json_text(object, "boot_id", boot_id, sizeof boot_id);
 	if (valid && strcmp(boot_id, ownership->boot_id) != 0)
@@ -141,9 +141,7 @@ static int write_role(const struct ownership *ownership, struct reason *reason)
 	if (ownership->count == 0)
 		return durable_file_remove(ownership->role_path, reason);
 	CLEANUP_JSON struct json_object *object = json_object_new_object();
-	const char *text = encode_role(ownership, object)
-		? json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN)
-		: NULL;
+	CLEANUP_FREE char *text = encode_role(ownership, object) ? checked_json_encode(object) : NULL;
 	if (!text)
 		return reason_set(reason, -ENOMEM, "out of memory");
 	return durable_file_write(ownership->role_path, text, strlen(text), reason);
@@ -165,7 +163,7 @@ static int refuse_busy(const struct ownership *ownership, struct reason *reason)
 
 static int take_lock(struct ownership *ownership, struct reason *reason)
 {
-	ownership->lock = lock_file(ownership->lock_path, false, reason);
+	ownership->lock = lock_file_now(ownership->lock_path, reason);
 	if (ownership->lock == -EBUSY)
 		return refuse_busy(ownership, reason);
 	if (ownership->lock < 0)
@@ -285,6 +283,11 @@ static int hold_resumed(struct ownership *ownership, struct entry *entry, uint64
 	struct hold *hold, struct reason *reason)
 {
 	hold->kind = HOLD_RESUMED;
+	if (entry->last_used > hold->claim.generation_last)
+		return reason_set(reason, -EBADMSG,
+			"%s: the role file %s is ahead of the claim record (put back from a backup?): make sure that "
+			"no other node runs VM %llu, then delete the role file",
+			entry->volume, ownership->role_path, (unsigned long long)ownership->vmid);
 	if (entry->last_used >= hold->claim.generation_last) {
 		int status = claim_extend(ownership->config, entry->volume, now, &hold->claim, reason);
 		if (status == -ESTALE) /* somebody was here since load_own_record() */

@@ -1,21 +1,15 @@
 #include "volume/record.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <linux/magic.h>
 #include <string.h>
-#include <sys/vfs.h>
-#include <xxhash.h>
 
+#include "checked-json.h"
 #include "cleanup.h"
 #include "durable-file.h"
-#include "json-fields.h"
 
 enum { RECORD_VERSION = 1 };
 /* Keeps seq + 1 and the next range of generations clear of overflow. */
 #define RECORD_NUMBER_MAX (INT64_MAX / 2)
-#define CHECKSUM_FORMAT "xxh64 %016" PRIx64 "\n"
-enum { CHECKSUM_LENGTH = 6 + 16 + 1 };
 
 char *record_path(const struct config *config, const char *volume)
 {
@@ -37,27 +31,15 @@ char *record_encode(const struct record *record)
 		!json_add_number(object, "generation_last", record->generation_last) ||
 		!json_add_switch(object, "released", record->released))
 		return NULL;
-	const char *json = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
-	char *text;
-	if (!json || asprintf(&text, "%s\n" CHECKSUM_FORMAT, json, XXH64(json, strlen(json), 0)) < 0)
-		return NULL;
-	return text;
+	return checked_json_encode(object);
 }
 
 int record_decode(const char *text, size_t length, struct record *record, const char **wrong)
 {
 	*record = (struct record){ 0 };
-	const char *end = memchr(text, '\n', length);
-	char checksum[CHECKSUM_LENGTH + 1];
-	*wrong = "cut short or damaged";
-	if (!end || (size_t)(text + length - end - 1) != CHECKSUM_LENGTH)
-		return -EBADMSG;
-	size_t json_length = (size_t)(end - text);
-	snprintf(checksum, sizeof checksum, CHECKSUM_FORMAT, XXH64(text, json_length, 0));
-	if (memcmp(checksum, end + 1, CHECKSUM_LENGTH) != 0)
-		return -EBADMSG;
-	CLEANUP_JSON struct json_object *object = json_parse_object(text, json_length);
+	CLEANUP_JSON struct json_object *object = checked_json_decode(text, length);
 	uint64_t version;
+	*wrong = "cut short or damaged";
 	if (!object || !json_number(object, "version", &version))
 		return -EBADMSG;
 	*wrong = "written by another version of this program";
@@ -115,28 +97,15 @@ static int compare(const struct config *config, const char *volume, const struct
 	return status == -ENOENT ? 0 : status;
 }
 
-/* flock on the cluster file system of Proxmox (FUSE) excludes nobody on other nodes. */
-static int refuse_shared_store(const struct config *config, struct reason *reason)
-{
-	struct statfs fs;
-	if (statfs(config->claim_dir, &fs) < 0)
-		return reason_set(reason, -errno, "%s: %m", config->claim_dir);
-	if (fs.f_type == FUSE_SUPER_MAGIC)
-		return reason_set(reason, -EOPNOTSUPP,
-			"claim_dir = %s: this version keeps claims in a local directory only, and this one is FUSE",
-			config->claim_dir);
-	return 0;
-}
-
 static int lock_store(const struct config *config, struct reason *reason)
 {
 	int status = make_directory(config->claim_dir, reason);
 	if (status == 0)
-		status = refuse_shared_store(config, reason);
+		status = require_local(config->claim_dir, reason);
 	if (status < 0)
 		return status;
 	CLEANUP_FREE char *path = path_join(config->claim_dir, ".lock");
-	return path ? lock_file(path, true, reason) : reason_set(reason, -ENOMEM, "out of memory");
+	return path ? lock_file_wait(path, reason) : reason_set(reason, -ENOMEM, "out of memory");
 }
 
 int record_swap(const struct config *config, const char *volume, const struct record *expected,
@@ -153,6 +122,11 @@ int record_swap(const struct config *config, const char *volume, const struct re
 	CLEANUP_FREE char *text = record_encode(fresh);
 	if (!path || !text)
 		return reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	/* What could not be read again must not take the place of what is there. */
+	struct record back;
+	const char *wrong;
+	if (record_decode(text, strlen(text), &back, &wrong) < 0)
+		return reason_set(reason, -EINVAL, "%s: the claim cannot be recorded: %s", volume, wrong);
 	status = durable_file_write(path, text, strlen(text), reason);
 	return status < 0 ? status : compare(config, volume, fresh, reason);
 }

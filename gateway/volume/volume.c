@@ -18,7 +18,7 @@ const char *const volume_backends[] = { "file", NULL };
 const struct setting volume_table[] = {
 	{ "volume", "backend", SETTING_CHOICE, AT(backend), NULL, 0, 0, volume_backends, true,
 		"what holds the bytes" },
-	{ "volume", "size", SETTING_SIZE, AT(size), NULL, VOLUME_SECTOR, INT64_MAX, NULL, true,
+	{ "volume", "size", SETTING_SECTORS, AT(size), NULL, VOLUME_SECTOR, INT64_MAX, NULL, true,
 		"exact size that the export shows, a multiple of 512" },
 	{ "volume", "host", SETTING_TEXT, AT(host), NULL, 0, 0, NULL, true,
 		"the node that the volume belongs to" },
@@ -30,6 +30,8 @@ const struct setting volume_table[] = {
 		"NBD port of the VM where the scheme gives none" },
 	{ "ports", "device", SETTING_NUMBER, AT(device), "0", 0, 1048575, NULL, false,
 		"number of the kernel device where the scheme gives none" },
+	{ "ports", "downstairs", SETTING_NUMBER, AT(downstairs_port), "0", 0, 65535, NULL, false,
+		"first of the three ports of downstairs where the scheme gives none" },
 	{ "file", "image", SETTING_PATH, AT(image), NULL, 0, 0, NULL, false,
 		"the raw file; default DATA_DIR/NAME.raw" },
 };
@@ -82,18 +84,17 @@ int volume_name_parse(const char *name, struct volume_name *parsed)
 	*parsed = (struct volume_name){ 0 };
 	if (strlen(name) >= VOLUME_NAME_MAX)
 		return -EINVAL;
-	bool base = false;
 	const char *rest = skip_prefix(name, "vm-");
 	if (!rest) {
 		rest = skip_prefix(name, "base-");
-		base = true;
+		parsed->is_base = true;
 	}
 	rest = rest ? take_number(rest, VMID_MAX, &parsed->vmid) : NULL;
 	if (!rest || parsed->vmid < VMID_MIN || *rest++ != '-')
 		return -EINVAL;
 	const char *number = skip_prefix(rest, "disk-");
 	parsed->is_disk = number;
-	if (!number && !base)
+	if (!number && !parsed->is_base)
 		number = skip_prefix(rest, "fleece-");
 	if (number) {
 		uint64_t disk;
@@ -101,7 +102,7 @@ int volume_name_parse(const char *name, struct volume_name *parsed)
 		parsed->disk = number && parsed->is_disk ? (unsigned)disk : 0;
 		return number && *number == '\0' ? 0 : -EINVAL;
 	}
-	if (base)
+	if (parsed->is_base)
 		return -EINVAL;
 	const char *snapshot = skip_prefix(rest, "state-");
 	return strcmp(rest, "cloudinit") == 0 || (snapshot && is_snapshot_name(snapshot)) ? 0 : -EINVAL;
@@ -146,8 +147,6 @@ int volume_read(const struct config *config, const char *name, struct volume *vo
 		return status;
 	if (status < 0 && status != -EBADMSG)
 		return faults_add(faults, volume->path, 0, "%s", strerror(-status));
-	if (status == 0 && volume->size % VOLUME_SECTOR != 0)
-		status = faults_add(faults, volume->path, 0, "size is not a multiple of %d", VOLUME_SECTOR);
 	if (status == 0)
 		status = fill_defaults(config, volume);
 	return status;
@@ -269,8 +268,9 @@ int volumes_lock(const struct config *config, struct reason *reason)
 	int status = make_directory(config->volume_dir, reason);
 	if (status < 0)
 		return status;
+	status = require_local(config->volume_dir, reason);
 	CLEANUP_FREE char *path = path_join(config->volume_dir, ".lock");
-	if (!path)
-		return reason_set(reason, -ENOMEM, "out of memory");
-	return lock_file(path, true, reason);
+	if (status < 0 || !path)
+		return status < 0 ? status : reason_set(reason, -ENOMEM, "out of memory");
+	return lock_file_wait(path, reason);
 }

@@ -26,6 +26,7 @@ enum {
 struct volume_name {
 	uint64_t vmid;
 	bool is_disk; /* ...-disk-N */
+	bool is_base; /* base-... */
 	unsigned disk;
 };
 
@@ -50,7 +51,7 @@ struct volume {
 	char *description;
 	bool read_only;
 	/* [ports]: 0 where the scheme of ports.h gives them */
-	uint64_t nbd_port, device;
+	uint64_t nbd_port, device, downstairs_port;
 	/* [file] */
 	char *image;
 };
