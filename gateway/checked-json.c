@@ -10,7 +10,7 @@ enum { CHECKSUM_LENGTH = 6 + 16 + 1 };
 
 char *checked_json_encode(struct json_object *object)
 {
-	const char *json = json_object_to_json_string_ext(object, JSON_C_TO_STRING_PLAIN);
+	const char *json = json_text_of(object, JSON_C_TO_STRING_PLAIN);
 	char *text;
 	if (!json || asprintf(&text, "%s\n" CHECKSUM_FORMAT, json, XXH64(json, strlen(json), 0)) < 0)
 		return NULL;

@@ -338,7 +338,9 @@ static int listen_inherited(struct gateway *gateway, bool *has_own, struct reaso
 		int flags = fcntl(fd, F_GETFL);
 		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 			return reason_set(reason, -errno, "inherited descriptor %d: %m", fd);
-		int status = nbd_server_listen(gateway->server, fd, reason);
+		int status = listen_check_socket(fd, reason);
+		if (status == 0)
+			status = nbd_server_listen(gateway->server, fd, reason);
 		if (status < 0)
 			return status;
 	}
@@ -435,7 +437,6 @@ static void start_signals(struct gateway *gateway)
 	uv_signal_start(&gateway->sigterm, on_signal, SIGTERM);
 	uv_signal_start(&gateway->sigint, on_signal, SIGINT);
 	uv_signal_start(&gateway->sighup, on_signal, SIGHUP);
-	signal(SIGPIPE, SIG_IGN);
 }
 
 /* From before the claims on, so that no change is missed. */
@@ -457,7 +458,7 @@ static int read_volumes(struct gateway *gateway, struct reason *reason)
 {
 	struct faults faults = { 0 };
 	int status = volumes_read(gateway->config, gateway->vmid, &gateway->volumes, &faults);
-	for (size_t i = 0; i < faults.count; i++) {
+	for (size_t i = 0; gateway->volumes.count > 0 && i < faults.count; i++) {
 		char text[512];
 		log_error("%s: this volume is not served", fault_text(&faults.items[i], text, sizeof text));
 	}
@@ -486,9 +487,9 @@ static int open_paths(struct gateway *gateway, struct reason *reason)
 /* Everything that can fail before the first volume is touched. */
 static int start(struct gateway *gateway, struct reason *reason)
 {
-	int status = read_volumes(gateway, reason);
-	if (status == 0)
-		status = ownership_open(gateway->config, gateway->vmid, &gateway->ownership, reason);
+	int status = ownership_open(gateway->config, gateway->vmid, &gateway->ownership, reason);
+	if (status == 0) /* behind the lock: from here on nobody else changes them */
+		status = read_volumes(gateway, reason);
 	if (status == 0)
 		status = open_paths(gateway, reason);
 	if (status == 0)
@@ -548,6 +549,8 @@ int gateway_run(const struct gateway_options *options)
 		log_error("cannot start: %s", uv_strerror(status));
 		return EXIT_INTERNAL;
 	}
+	signal(SIGPIPE, SIG_IGN); /* before the first client, who may be gone already */
+	signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error like any other */
 	gateway.started = uv_now(&gateway.loop);
 	status = start(&gateway, &reason);
 	if (status < 0) {

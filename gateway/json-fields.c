@@ -1,15 +1,20 @@
 #include "json-fields.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
-struct json_object *json_parse_object(const char *text, size_t length)
+enum { DEPTH_OF_INPUT = 8, DEPTH_OF_OUTPUT = 32 };
+
+static struct json_object *parse(const char *text, size_t length, int depth)
 {
 	if (length > INT_MAX)
 		return NULL;
-	struct json_tokener *tokener = json_tokener_new_ex(8);
-	if (!tokener)
+	struct json_tokener *tokener = json_tokener_new_ex(depth);
+	if (!tokener) {
+		errno = ENOMEM;
 		return NULL;
+	}
 	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 	struct json_object *object = json_tokener_parse_ex(tokener, text, (int)length);
 	bool whole = json_tokener_get_error(tokener) == json_tokener_success &&
@@ -19,6 +24,20 @@ struct json_object *json_parse_object(const char *text, size_t length)
 		return object;
 	json_object_put(object);
 	return NULL;
+}
+
+struct json_object *json_parse_object(const char *text, size_t length)
+{
+	return parse(text, length, DEPTH_OF_INPUT);
+}
+
+const char *json_text_of(struct json_object *object, int flags)
+{
+	const char *text = object ? json_object_to_json_string_ext(object, flags) : NULL;
+	struct json_object *again = text ? parse(text, strlen(text), DEPTH_OF_OUTPUT) : NULL;
+	bool is_whole = again && json_object_equal(object, again);
+	json_object_put(again);
+	return is_whole ? text : NULL;
 }
 
 const char *json_text_or_null(struct json_object *object, const char *name)
@@ -61,11 +80,19 @@ bool json_switch(struct json_object *object, const char *name, bool *value)
 	return true;
 }
 
+static bool incomplete;
+
+bool json_was_incomplete(void)
+{
+	return incomplete;
+}
+
 bool json_add(struct json_object *object, const char *name, struct json_object *value)
 {
 	if (object && value && json_object_object_add(object, name, value) == 0)
 		return true;
 	json_object_put(value);
+	incomplete = true;
 	return false;
 }
 
@@ -90,5 +117,6 @@ bool json_append(struct json_object *array, struct json_object *value)
 	if (array && value && json_object_array_add(array, value) == 0)
 		return true;
 	json_object_put(value);
+	incomplete = true;
 	return false;
 }

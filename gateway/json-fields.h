@@ -12,7 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Parses a text that must be exactly one object, at most 8 levels deep. NULL if it is not.
+/* The text of an object, which belongs to it. NULL without memory: json-c itself would leave pieces out. */
+const char *json_text_of(struct json_object *object, int flags);
+
+/* Parses a text that must be exactly one object, at most 8 levels deep. NULL if it is not,
+ * or without memory, then with errno ENOMEM, which it leaves alone otherwise.
  * The caller owns one reference: json_object_put(). */
 struct json_object *json_parse_object(const char *text, size_t length);
 
@@ -29,6 +33,8 @@ bool json_add_text(struct json_object *object, const char *name, const char *tex
 bool json_add_number(struct json_object *object, const char *name, uint64_t number);
 bool json_add_switch(struct json_object *object, const char *name, bool value);
 bool json_append(struct json_object *array, struct json_object *value);
+/* Has one of these failed? For programs that build without looking at each. */
+bool json_was_incomplete(void);
 
 static inline void cleanup_json(struct json_object **object)
 {

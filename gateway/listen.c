@@ -62,11 +62,25 @@ int listen_check_address(const char *text, struct reason *reason)
 	socklen_t length;
 	bool is_loopback;
 	if (!parse_address(text, 0, &address, &length, &is_loopback))
-		return reason_set(reason, -EINVAL, "listen = %s: not a numeric address", text);
+		return reason_set(reason, -ENOTUNIQ, "listen = %s: not a numeric address", text);
 	if (!is_loopback)
-		return reason_set(reason, -EINVAL,
+		return reason_set(reason, -ENOTUNIQ,
 			"listen = %s: beyond loopback NBD needs TLS, which this version does not have", text);
 	return 0;
+}
+
+int listen_check_socket(int fd, struct reason *reason)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t length = sizeof address;
+	char text[INET6_ADDRSTRLEN] = "";
+	if (getsockname(fd, (struct sockaddr *)&address, &length) < 0)
+		return 0; /* no socket: nbd_server_listen() says so */
+	if (address.ss_family == AF_INET)
+		inet_ntop(AF_INET, &((struct sockaddr_in *)&address)->sin_addr, text, sizeof text);
+	else if (address.ss_family == AF_INET6)
+		inet_ntop(AF_INET6, &((struct sockaddr_in6 *)&address)->sin6_addr, text, sizeof text);
+	return text[0] ? listen_check_address(text, reason) : 0;
 }
 
 int listen_tcp(const char *text, uint16_t port, struct reason *reason)

@@ -12,8 +12,10 @@
 int listen_unix(const char *path, mode_t mode, struct reason *reason);
 /* `address` is numeric. A taken port is reported with the process that has it. */
 int listen_tcp(const char *address, uint16_t port, struct reason *reason);
-/* Is this an address that NBD without TLS may be offered on? 0 or -EINVAL. */
+/* Is this an address that NBD without TLS may be offered on? 0 or -ENOTUNIQ. */
 int listen_check_address(const char *address, struct reason *reason);
+/* The same question about a socket that is bound already. */
+int listen_check_socket(int fd, struct reason *reason);
 /* Is the socket bound to this path? */
 bool listens_at(int fd, const char *path);
 

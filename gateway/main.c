@@ -75,7 +75,11 @@ int main(int argc, char **argv)
 			puts("tb4-gateway " TB4_VERSION);
 			return 0;
 		default:
-			log_error("%s: unknown option, or one that needs a value: see --help", argv[optind - 1]);
+			/* inside a word of short options optind has not moved on yet */
+			log_error("%s: unknown option, or one that needs a value: see --help",
+				optopt && argv[optind] && argv[optind][0] == '-' && argv[optind][1] == optopt
+					? argv[optind]
+					: argv[optind - 1]);
 			return EXIT_BAD_USAGE;
 		}
 	}

@@ -18,7 +18,7 @@ static int user_id(const char *name, uid_t *id, struct reason *reason)
 	}
 	const struct passwd *user = getpwnam(name);
 	if (!user)
-		return reason_set(reason, -EINVAL, "allow_users: there is no user %s", name);
+		return reason_set(reason, -ENOTUNIQ, "allow_users: there is no user %s", name);
 	*id = user->pw_uid;
 	return 0;
 }

@@ -713,6 +713,14 @@ static int fill_image(int fd, const struct volume *volume, struct reason *reason
 	return 0;
 }
 
+/* Is this what a create that was killed may have left? Then there is nothing to lose in it. */
+static bool is_blank_image(int fd)
+{
+	struct stat st;
+	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_blocks == 0 &&
+		lseek(fd, 0, SEEK_DATA) < 0 && errno == ENXIO;
+}
+
 static int file_create(const struct config *config, const struct volume *volume, struct reason *reason)
 {
 	int status = strncmp(volume->image, config->data_dir, strlen(config->data_dir)) == 0
@@ -720,7 +728,14 @@ static int file_create(const struct config *config, const struct volume *volume,
 		: 0;
 	if (status < 0)
 		return status;
-	CLEANUP_CLOSE int fd = open(volume->image, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
+	CLEANUP_CLOSE int fd = open(volume->image, flags | O_CREAT | O_EXCL, 0600);
+	if (fd < 0 && errno == EEXIST) {
+		fd = open(volume->image, flags | O_NONBLOCK);
+		if (fd >= 0 && !is_blank_image(fd))
+			return reason_set(reason, -EEXIST, "%s: %s: exists already, and no volume file names it",
+				volume->name, volume->image);
+	}
 	if (fd < 0)
 		return reason_set(reason, -errno, "%s: %s: %m", volume->name, volume->image);
 	status = fill_image(fd, volume, reason);
@@ -731,7 +746,11 @@ static int file_create(const struct config *config, const struct volume *volume,
 
 static int file_destroy(const struct config *config, const struct volume *volume, struct reason *reason)
 {
+	struct stat st;
 	(void)config;
+	if (lstat(volume->image, &st) == 0 && !S_ISREG(st.st_mode))
+		return reason_set(reason, -EBADMSG, "%s: %s: not a regular file, and so not deleted", volume->name,
+			volume->image);
 	return durable_file_remove(volume->image, reason);
 }
 

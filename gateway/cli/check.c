@@ -5,10 +5,43 @@
 
 #include "cleanup.h"
 #include "cli/cli.h"
+#include "durable-file.h"
 #include "listen.h"
 #include "users.h"
 #include "volume/ports.h"
 #include "volume/record.h"
+
+/* The line of "name = ..." in a file, 0 if it is not found. */
+static unsigned line_of(const char *path, const char *name)
+{
+	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
+	char line[SETTINGS_LINE_MAX + 2];
+	size_t length = strlen(name);
+	for (unsigned number = 1; file && fgets(line, sizeof line, file); number++) {
+		const char *text = line + strspn(line, " \t");
+		if (strncmp(text, name, length) == 0 && strchr("= \t", text[length]))
+			return number;
+	}
+	return 0;
+}
+
+/* What looks like a volume file and will never be read. */
+static void check_names(const struct config *config, struct faults *faults)
+{
+	CLEANUP_CLOSEDIR DIR *dir = opendir(config->volume_dir);
+	const struct dirent *entry;
+	while (dir && (entry = readdir(dir))) {
+		struct volume_name parsed;
+		CLEANUP_FREE char *name = strdup(entry->d_name);
+		CLEANUP_FREE char *path = path_join(config->volume_dir, entry->d_name);
+		char *suffix = name ? strrchr(name, '.') : NULL;
+		if (!path || !suffix || strcmp(suffix, ".conf") != 0)
+			continue;
+		*suffix = '\0';
+		if (volume_name_parse(name, &parsed) < 0)
+			faults_add(faults, path, 0, "%s is not the name of a volume: the file is not read", name);
+	}
+}
 
 static void check_config(const char *path, const struct config *config, struct faults *faults)
 {
@@ -16,9 +49,9 @@ static void check_config(const char *path, const struct config *config, struct f
 	CLEANUP_FREE uid_t *users = NULL;
 	size_t count;
 	if (config->listen && listen_check_address(config->listen, &reason) < 0)
-		faults_add(faults, path, 0, "%s", reason.text);
+		faults_add(faults, path, line_of(path, "listen"), "%s", reason.text);
 	if (users_parse(config->allow_users, &users, &count, &reason) < 0)
-		faults_add(faults, path, 0, "%s", reason.text);
+		faults_add(faults, path, line_of(path, "allow_users"), "%s", reason.text);
 	/* "RUN_DIR/999999999/control.sock" must fit into a socket's address */
 	if (strlen(config->run_dir) + strlen("/999999999/control.sock") > 107)
 		faults_add(faults, path, 0, "run_dir = %s: too long for the sockets in it", config->run_dir);
@@ -65,6 +98,7 @@ static int check_volumes(const struct config *config, struct faults *faults, siz
 {
 	struct volumes volumes;
 	int status = volumes_read(config, 0, &volumes, faults);
+	check_names(config, faults);
 	*count = volumes.count;
 	for (size_t i = 0; i < volumes.count; i++) {
 		check_volume(config, &volumes.items[i], faults);
@@ -105,7 +139,7 @@ int command_check(struct cli *cli)
 	struct faults faults = { 0 };
 	size_t count = 0;
 	int status = config_read(path, &cli->config, &faults);
-	if (cli->config.volume_dir) {
+	if (cli->config.run_dir && cli->config.data_dir && cli->config.volume_dir) {
 		check_config(path ? path : CONFIG_DEFAULT_PATH, &cli->config, &faults);
 		status = check_volumes(&cli->config, &faults, &count);
 	}

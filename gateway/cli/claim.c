@@ -66,6 +66,8 @@ int command_claim_show(struct cli *cli)
 	if (status < 0)
 		return fail(status, &reason);
 	struct json_object *list = json ? json_object_new_array() : NULL;
+	if (json && !list)
+		return fail_text(EXIT_INTERNAL, "out of memory");
 	if (!json)
 		printf("%-24s %-12s %s\n", "VOLUME", "NODE", "CLAIM");
 	status = cli->argument_count ? show(cli, volume.name, list) : show_all(cli, list);
@@ -98,21 +100,25 @@ static int release(const struct cli *cli, const struct volume *volume, struct re
 {
 	struct ownership *ownership = NULL;
 	struct record record;
-	int status = ownership_open(&cli->config, volume->parsed.vmid, &ownership, reason);
+	bool dry_run = has_option(cli, OPTION_DRY_RUN);
+	int status =
+		dry_run ? 0 : ownership_open(&cli->config, volume->parsed.vmid, &ownership, reason);
 	if (status < 0)
 		return status;
 	status = record_load(&cli->config, volume->name, &record, reason);
-	if (status == 0 && !record.released && strcmp(record.node, cli->config.node_name) != 0)
+	bool has_record = status == 0;
+	if (has_record && !record.released && strcmp(record.node, cli->config.node_name) != 0)
 		status = reason_set(reason, -EBUSY,
 			"%s: claimed by node %s: release it there, or take it with tb4 claim force %s", volume->name,
 			record.node, volume->name);
-	if (status == 0 && !has_option(cli, OPTION_DRY_RUN)) {
+	if (status == -ENOENT)
+		status = 0; /* a role file may still name the volume */
+	if (status == 0 && !dry_run && has_record)
 		status = claim_release(&cli->config, volume->name, record.claim_id, reason);
-		if (status == 0)
-			status = ownership_release(ownership, volume->name, reason);
-	}
+	if (status == 0 && !dry_run)
+		status = ownership_release(ownership, volume->name, reason);
 	ownership_close(ownership);
-	return status == -ENOENT ? 0 : status;
+	return status;
 }
 
 int command_claim_release(struct cli *cli)
@@ -131,6 +137,9 @@ int command_claim_release(struct cli *cli)
 static int force(const struct cli *cli, struct volume *volume, struct reason *reason)
 {
 	struct record claim;
+	int readable = record_load(&cli->config, volume->name, &claim, reason);
+	if (readable < 0 && readable != -ENOENT)
+		return readable;
 	if (strcmp(volume->host, cli->config.node_name) != 0) {
 		CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
 		if (lock < 0)

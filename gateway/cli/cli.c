@@ -29,10 +29,10 @@ int fail_text(int status, const char *format, ...)
 int print_json(struct json_object *object)
 {
 	CLEANUP_JSON struct json_object *owned = object;
-	const char *text = owned
-		? json_object_to_json_string_ext(owned, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
-				  JSON_C_TO_STRING_NOSLASHESCAPE)
-		: NULL;
+	const char *text = json_was_incomplete()
+		? NULL
+		: json_text_of(owned, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |
+				  JSON_C_TO_STRING_NOSLASHESCAPE);
 	if (!text)
 		return fail_text(EXIT_INTERNAL, "out of memory");
 	puts(text);
@@ -92,6 +92,8 @@ int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes)
 	int status = volumes_read(&cli->config, vmid, volumes, &faults);
 	for (size_t i = 0; i < faults.count; i++)
 		log_error("%s", fault_text(&faults.items[i], text, sizeof text));
+	if (status < 0 && faults.count == 0)
+		log_error("%s: %s", cli->config.volume_dir, strerror(-status));
 	faults_free(&faults);
 	return status;
 }

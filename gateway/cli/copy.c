@@ -11,7 +11,7 @@
 #include "cli/progress.h"
 
 /* Invariant: a slot is idle, or its request is with the backend. The loop is run only to wait. */
-enum { SLOTS = 8, SLOT_SIZE = 1 << 20, STATUS_EXTENTS = 512, ZERO_STEP = 1 << 30 };
+enum { SLOTS = 8, SLOT_SIZE = 1 << 20, PIECE = 64 << 10, STATUS_EXTENTS = 512, ZERO_STEP = 1 << 30 };
 
 struct slot {
 	struct backend_request request;
@@ -57,7 +57,9 @@ static void on_done(struct backend_request *request, int error)
 		slot->copy->error = error;
 }
 
-static void submit(struct slot *slot, enum backend_operation operation, uint64_t offset, uint64_t length)
+/* `from`: where in the slot's buffer the bytes begin. */
+static void submit(struct slot *slot, enum backend_operation operation, uint64_t offset, uint64_t length,
+	size_t from)
 {
 	struct backend *backend = slot->copy->job->offline->backend;
 	slot->is_busy = true;
@@ -65,7 +67,7 @@ static void submit(struct slot *slot, enum backend_operation operation, uint64_t
 	slot->request.flags = 0;
 	slot->request.offset = offset;
 	slot->request.length = length;
-	slot->request.buffer = slot->buffer;
+	slot->request.buffer = slot->buffer + from;
 	slot->request.extents_max = 0;
 	slot->request.done = on_done;
 	backend->operations->submit(backend, &slot->request);
@@ -85,10 +87,13 @@ static int wait_for_all(struct copy *copy)
 	return copy->error;
 }
 
-/* One request, waited for. */
+/* One request, behind all others, waited for. */
 static int do_one(struct copy *copy, enum backend_operation operation, uint64_t offset, uint64_t length)
 {
-	submit(&copy->slots[0], operation, offset, length);
+	int status = wait_for_all(copy);
+	if (status < 0)
+		return status;
+	submit(&copy->slots[0], operation, offset, length, 0);
 	return wait_for_all(copy);
 }
 
@@ -142,10 +147,27 @@ static uint64_t skip_hole(int fd, uint64_t at)
 /* Zeros for [from, to): nothing to do on a blank volume. */
 static int put_zeros(struct copy *copy, uint64_t from, uint64_t to)
 {
-	int status = wait_for_all(copy);
+	int status = copy->error;
 	for (; status == 0 && !copy->job->is_blank && from < to; from += ZERO_STEP)
 		status = do_one(copy, BACKEND_ZERO, from, to - from < ZERO_STEP ? to - from : ZERO_STEP);
 	return status;
+}
+
+/* Narrows [*begin, *end) by the pieces of zeros at both sides. */
+static void trim_zeros(const uint8_t *bytes, size_t *begin, size_t *end)
+{
+	while (*begin < *end) {
+		size_t piece = *end - *begin < PIECE ? *end - *begin : PIECE;
+		if (!is_zero(bytes + *begin, piece))
+			break;
+		*begin += piece;
+	}
+	while (*begin < *end) {
+		size_t piece_at = align_down(*end - 1, PIECE);
+		if (!is_zero(bytes + piece_at, *end - piece_at))
+			break;
+		*end = piece_at;
+	}
 }
 
 /* Takes the block at `at`, of which `length` bytes were read into the slot, to the volume. */
@@ -159,9 +181,14 @@ static int put_block(struct copy *copy, struct slot *slot, uint64_t at, size_t l
 	if (padded > copy->job->size - at)
 		return -EFBIG;
 	memset(slot->buffer + length, 0, padded - length);
-	if (is_zero(slot->buffer, padded))
-		return copy->job->is_blank ? 0 : put_zeros(copy, at, at + padded);
-	submit(slot, BACKEND_WRITE, at, padded);
+	size_t begin = 0, end = padded;
+	trim_zeros(slot->buffer, &begin, &end);
+	int status = put_zeros(copy, at, at + begin);
+	if (status == 0)
+		status = put_zeros(copy, at + end, at + padded);
+	if (status < 0 || begin == end)
+		return status;
+	submit(slot, BACKEND_WRITE, at + begin, end - begin, begin);
 	return copy->error;
 }
 
@@ -174,7 +201,7 @@ static int copy_in_blocks(struct copy *copy, uint64_t *end, struct reason *reaso
 		uint64_t next = job->source_size ? skip_hole(job->fd, at) : at;
 		if (next > job->size)
 			return reason_set(reason, -EFBIG, "%s: larger than the volume", job->path);
-		int status = next > at ? put_zeros(copy, at, next) : 0;
+		int status = put_zeros(copy, at, next);
 		at = next;
 		wait_for(slot);
 		ssize_t n = status < 0 ? 0 : read_block(job->fd, slot->buffer);
@@ -233,12 +260,20 @@ static int write_all(int fd, const uint8_t *bytes, size_t length)
 	return 0;
 }
 
-/* Writes one slot's bytes; as a hole if they are zeros and the file can have one. */
-static int write_slot(int fd, bool is_regular, const uint8_t *bytes, size_t length)
+/* Writes one slot's bytes; pieces of zeros become holes in a fresh file. */
+static int write_slot(int fd, bool is_fresh, const uint8_t *bytes, size_t length)
 {
-	if (is_regular && is_zero(bytes, length))
-		return lseek(fd, (off_t)length, SEEK_CUR) < 0 ? -errno : 0;
-	return write_all(fd, bytes, length);
+	if (!is_fresh)
+		return write_all(fd, bytes, length);
+	int status = was_interrupted() ? -EINTR : 0;
+	for (size_t at = 0, piece; status == 0 && at < length; at += piece) {
+		piece = length - at < PIECE ? length - at : PIECE;
+		if (!is_zero(bytes + at, piece))
+			status = write_all(fd, bytes + at, piece);
+		else if (lseek(fd, (off_t)piece, SEEK_CUR) < 0)
+			status = -errno;
+	}
+	return status;
 }
 
 static void read_ahead(struct copy *copy, uint64_t index)
@@ -247,10 +282,11 @@ static void read_ahead(struct copy *copy, uint64_t index)
 	if (at >= copy->job->size)
 		return;
 	uint64_t left = copy->job->size - at;
-	submit(&copy->slots[index % SLOTS], BACKEND_READ, at, left < SLOT_SIZE ? left : SLOT_SIZE);
+	submit(&copy->slots[index % SLOTS], BACKEND_READ, at, left < SLOT_SIZE ? left : SLOT_SIZE,
+		0);
 }
 
-static int copy_out_blocks(struct copy *copy, bool is_regular, struct reason *reason)
+static int copy_out_blocks(struct copy *copy, struct reason *reason)
 {
 	struct copy_job *job = copy->job;
 	for (uint64_t i = 0; i < SLOTS; i++)
@@ -260,7 +296,7 @@ static int copy_out_blocks(struct copy *copy, bool is_regular, struct reason *re
 		wait_for(slot);
 		if (copy->error)
 			return io_error(copy, copy->error, reason);
-		int status = write_slot(job->fd, is_regular, slot->buffer, slot->request.length);
+		int status = write_slot(job->fd, job->is_fresh, slot->buffer, slot->request.length);
 		if (status < 0)
 			return file_error(copy, status, reason);
 		progress_show(&copy->progress, i * SLOT_SIZE + slot->request.length);
@@ -277,10 +313,10 @@ int copy_out(struct copy_job *job, struct reason *reason)
 	if (status < 0)
 		return reason_set(reason, status, "out of memory");
 	bool is_regular = fstat(job->fd, &st) == 0 && S_ISREG(st.st_mode);
-	status = copy_out_blocks(&copy, is_regular, reason);
+	status = copy_out_blocks(&copy, reason);
 	wait_for_all(&copy);
 	if (status == 0 && is_regular &&
-		(ftruncate(job->fd, (off_t)job->size) < 0 || fsync(job->fd) < 0))
+		((job->is_fresh && ftruncate(job->fd, (off_t)job->size) < 0) || fsync(job->fd) < 0))
 		status = file_error(&copy, -errno, reason);
 	copy_end(&copy);
 	return status;

@@ -11,6 +11,7 @@ struct copy_job {
 	uint64_t source_size; /* 0: not known (a pipe) */
 	uint64_t size;        /* of the volume */
 	bool is_blank;        /* import: the volume reads as zeros everywhere */
+	bool is_fresh;        /* export: fd is a new, empty file, which may get holes */
 };
 
 /* Fills the volume from fd; zeros behind the end of the file. Returns 0, -EINTR after a signal,

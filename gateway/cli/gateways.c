@@ -9,6 +9,7 @@
 struct vmids {
 	uint64_t *items;
 	size_t count;
+	bool is_incomplete; /* for want of memory */
 };
 
 static void add_vmid(struct vmids *vmids, uint64_t vmid)
@@ -18,8 +19,10 @@ static void add_vmid(struct vmids *vmids, uint64_t vmid)
 			return;
 	}
 	uint64_t *items = realloc(vmids->items, (vmids->count + 1) * sizeof *items);
-	if (!items)
+	if (!items) {
+		vmids->is_incomplete = true;
 		return;
+	}
 	vmids->items = items;
 	items[vmids->count++] = vmid;
 }
@@ -108,5 +111,9 @@ struct json_object *ask_gateways(
 		json_append(list, ask(cli, command, &volumes, vmids.items[i]));
 	free(vmids.items);
 	volumes_free(&volumes);
+	if (vmids.is_incomplete || json_was_incomplete()) {
+		json_object_put(list);
+		return NULL;
+	}
 	return list;
 }

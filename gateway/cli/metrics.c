@@ -16,14 +16,17 @@ static void for_each_volume(struct json_object *gateways, volume_printer print)
 		uint64_t vmid = 0;
 		json_number(gateway, "vmid", &vmid);
 		if (!json_object_object_get_ex(gateway, "nbd", NULL) ||
-			!json_object_object_get_ex(gateway, "volumes", &volumes))
+			!json_object_object_get_ex(gateway, "volumes", &volumes) ||
+			!json_object_is_type(volumes, json_type_array))
 			continue; /* not running */
 		for (size_t k = 0; k < json_object_array_length(volumes); k++) {
 			struct json_object *volume = json_object_array_get_idx(volumes, k);
 			const char *name = json_text_or_null(volume, "name");
+			struct volume_name parsed;
 			char labels[160];
-			snprintf(labels, sizeof labels, "vmid=\"%" PRIu64 "\",volume=\"%s\"", vmid,
-				name ? name : "");
+			if (!name || volume_name_parse(name, &parsed) < 0)
+				continue; /* nothing that a gateway of ours says; and no quotes get into a label */
+			snprintf(labels, sizeof labels, "vmid=\"%" PRIu64 "\",volume=\"%s\"", vmid, name);
 			print(volume, labels);
 		}
 	}
@@ -36,13 +39,32 @@ static void family(const char *name, const char *type, const char *help)
 
 /* Per command */
 
+/* The commands of a volume by name; NULL if they are not what they should be. */
+static struct json_object *commands_of(struct json_object *volume)
+{
+	struct json_object *commands;
+	if (!json_object_object_get_ex(volume, "commands", &commands) ||
+		!json_object_is_type(commands, json_type_object))
+		return NULL;
+	json_object_object_foreach(commands, name, command)
+	{
+		struct json_object *latency;
+		if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz_")] || !json_object_is_type(command, json_type_object) ||
+			!json_object_object_get_ex(command, "latency", &latency) ||
+			!json_object_is_type(latency, json_type_array) ||
+			json_object_array_length(latency) != LATENCY_BUCKETS)
+			return NULL;
+	}
+	return commands;
+}
+
 static const char *counter_family, *counter_field;
 static double counter_scale;
 
 static void print_counters(struct json_object *volume, const char *labels)
 {
-	struct json_object *commands;
-	if (!json_object_object_get_ex(volume, "commands", &commands))
+	struct json_object *commands = commands_of(volume);
+	if (!commands)
 		return;
 	json_object_object_foreach(commands, name, command)
 	{
@@ -86,8 +108,8 @@ static void print_histogram(struct json_object *command, const char *labels, con
 
 static void print_latency(struct json_object *volume, const char *labels)
 {
-	struct json_object *commands;
-	if (!json_object_object_get_ex(volume, "commands", &commands))
+	struct json_object *commands = commands_of(volume);
+	if (!commands)
 		return;
 	json_object_object_foreach(commands, name, command)
 		print_histogram(command, labels, name);

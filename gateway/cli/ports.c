@@ -115,6 +115,10 @@ int command_ports(struct cli *cli)
 			VMID_MIN, VMID_MAX);
 	int damaged = load_volumes(cli, 0, &all);
 	struct json_object *list = json ? json_object_new_array() : NULL;
+	if (json && !list) {
+		volumes_free(&all);
+		return fail_text(EXIT_INTERNAL, "out of memory");
+	}
 	if (!json)
 		printf("%-20s %6s  %-9s  %-9s  %-12s\n", "VOLUME", "NBD", "REPLICAS", "REPAIR", "DEVICE");
 	int status = show(&all, vmid, list);

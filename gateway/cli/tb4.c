@@ -1,4 +1,5 @@
 /* tb4.c: the program tb4, see tb4(1): its tables, its parser, its --help. */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -106,8 +107,8 @@ static int print_help(const struct command *command)
 	printf("\nVOLUME is a name such as vm-200-disk-0, or a VMID. SIZE is bytes, or as 512M, 50G, 1T.\n\n");
 	print_options(GLOBAL_OPTIONS);
 	printf("\nExit status: 0 done, 1 degraded, 64 bad usage, 65 damaged data, 66 no such volume, 69 no "
-		   "gateway,\n73 exists already or no room, 74 I/O error, 75 in use, 77 not permitted, 78 bad "
-		   "configuration.\nSee tb4(1).\n");
+		   "gateway,\n70 out of memory, 73 exists already or no room, 74 I/O error, 75 in use, 77 not "
+		   "permitted,\n78 bad configuration, 90 fenced, 130 interrupted. See tb4(1).\n");
 	return 0;
 }
 
@@ -225,6 +226,7 @@ int main(int argc, char **argv)
 	struct cli cli = { 0 };
 	int word_count, used = 0;
 	log_open("tb4", LOG_LEVEL_WARNING);
+	signal(SIGXFSZ, SIG_IGN); /* a limit is an error like any other */
 	char **words = calloc((size_t)argc + 1, sizeof *words);
 	if (!words)
 		return fail_text(EXIT_INTERNAL, "out of memory");
@@ -248,7 +250,7 @@ int main(int argc, char **argv)
 			status = run(&cli);
 	}
 	free(words);
-	if (fflush(stdout) == EOF && status == 0)
+	if ((fflush(stdout) == EOF || ferror(stdout)) && status == 0)
 		status = fail_text(EXIT_IO, "cannot write to standard output: %m");
 	return status;
 }

@@ -8,6 +8,15 @@
 #include "cli/create.h"
 #include "volume/ports.h"
 
+/* NBD clients and JSON readers take text for UTF-8. */
+static bool is_utf8(const char *text)
+{
+	struct json_object *object = json_object_new_object();
+	bool valid = json_add_text(object, "text", text) && json_text_of(object, JSON_C_TO_STRING_PLAIN);
+	json_object_put(object);
+	return valid;
+}
+
 /* The volume as it will be, except for its ports. */
 static int describe(const struct cli *cli, const char *name, uint64_t size, struct volume *volume,
 	struct reason *reason)
@@ -26,6 +35,8 @@ static int describe(const struct cli *cli, const char *name, uint64_t size, stru
 	if (!volume_backends[volume->backend])
 		return reason_set(reason, -EINVAL, "--backend %s: this version has only: file", backend);
 	const char *description = cli->values[OPTION_DESCRIPTION];
+	if (description && !is_utf8(description))
+		return reason_set(reason, -EINVAL, "--description: not valid UTF-8");
 	volume->host = strdup(cli->config.node_name);
 	volume->description = description ? strdup(description) : NULL;
 	if (!volume->host || (description && !volume->description) ||
@@ -62,8 +73,10 @@ static int assign_and_store(const struct cli *cli, struct volume *volume, bool d
 	if (status < 0)
 		return status;
 	status = volume_write(&cli->config, volume, reason);
-	if (status < 0)
+	if (status < 0) {
+		volume_forget(volume, NULL); /* it may be there, only not durable */
 		backend->destroy(&cli->config, volume, NULL);
+	}
 	return status;
 }
 

@@ -39,12 +39,16 @@ static int delete_claimed(const struct cli *cli, struct ownership *ownership,
 		return status;
 	status = ownership_hold(ownership, volume, (uint64_t)time(NULL), &hold, reason);
 	if (status == 0)
-		status = destroy_volume(cli, volume, reason);
-	if (status == 0)
-		return ownership_drop(ownership, volume->name, reason);
-	struct reason ignored;
-	ownership_release(ownership, volume->name, &ignored);
-	return status;
+		status = backend_for(volume)->destroy(&cli->config, volume, reason);
+	if (status == 0) /* the volume file goes last: as long as it is there delete can be repeated */
+		status = ownership_drop(ownership, volume->name, reason);
+	if (status < 0) {
+		struct reason ignored;
+		ownership_release(ownership, volume->name, &ignored);
+		return status;
+	}
+	CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
+	return lock < 0 ? lock : volume_forget(volume, reason);
 }
 
 int command_volume_delete(struct cli *cli)
@@ -63,7 +67,8 @@ int command_volume_delete(struct cli *cli)
 		if (!confirm(&volume))
 			return fail_text(EXIT_BAD_USAGE, "%s: not deleted", volume.name);
 	}
-	status = ownership_open(&cli->config, volume.parsed.vmid, &ownership, &reason);
+	if (!dry_run)
+		status = ownership_open(&cli->config, volume.parsed.vmid, &ownership, &reason);
 	if (status == 0)
 		status = delete_claimed(cli, ownership, &volume, &reason);
 	ownership_close(ownership);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,12 +8,41 @@
 #include "cleanup.h"
 #include "cli/copy.h"
 
-/* A new regular file is written beside `path` and renamed when it is complete. */
+/* A new regular file has no name before it is complete: a crash leaves nothing, and nobody else's file
+ * is touched. Where the file system cannot do that, it is written under a name of its own. */
 struct target {
 	const char *path;
-	char *partial; /* NULL: written directly (standard output, a device, a pipe) */
+	char *partial; /* the name, if it has one; NULL: none yet, or written directly */
+	bool is_fresh; /* a new file, to be linked to `path` */
+	bool replaces; /* an existing one, with --force */
 	int fd;
 };
+
+static int open_fresh(const char *path, struct target *target, struct reason *reason)
+{
+	const char *slash = strrchr(path, '/');
+	CLEANUP_FREE char *directory =
+		slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+	if (!directory || asprintf(&target->partial, "%s.XXXXXX", path) < 0) {
+		target->partial = NULL;
+		return reason_set(reason, -ENOMEM, "out of memory");
+	}
+	target->is_fresh = true;
+	target->fd = open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+	if (target->fd >= 0) {
+		free(take_pointer(&target->partial));
+		return 0;
+	}
+	if (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL)
+		target->fd = mkostemp(target->partial, O_CLOEXEC);
+	if (target->fd < 0) {
+		/* a name with a file where a directory should be is no place that exists */
+		int status = reason_set(reason, errno == ENOTDIR ? -ENOENT : -errno, "%s: %m", path);
+		free(take_pointer(&target->partial));
+		return status;
+	}
+	return 0;
+}
 
 static int open_target(
 	const struct cli *cli, const char *path, struct target *target, struct reason *reason)
@@ -33,19 +63,41 @@ static int open_target(
 		target->fd = open(path, O_WRONLY | O_CLOEXEC);
 		return target->fd < 0 ? reason_set(reason, -errno, "%s: %m", path) : 0;
 	}
-	if (asprintf(&target->partial, "%s.partial", path) < 0) {
-		target->partial = NULL;
-		return reason_set(reason, -ENOMEM, "out of memory");
+	target->replaces = exists;
+	return open_fresh(path, target, reason);
+}
+
+/* Gives the file its name. Without --force it fails if somebody else has made one meanwhile. */
+static int name_target(struct target *target, struct reason *reason)
+{
+	char link[40];
+	snprintf(link, sizeof link, "/proc/self/fd/%d", target->fd);
+	if (!target->partial && !target->replaces &&
+		linkat(AT_FDCWD, link, AT_FDCWD, target->path, AT_SYMLINK_FOLLOW) == 0)
+		return 0;
+	if (!target->partial && target->replaces) {
+		/* a name that nobody has, as only rename() replaces */
+		if (asprintf(&target->partial, "%s.%d", target->path, getpid()) < 0) {
+			target->partial = NULL;
+			return reason_set(reason, -ENOMEM, "out of memory");
+		}
+		if (linkat(AT_FDCWD, link, AT_FDCWD, target->partial, AT_SYMLINK_FOLLOW) < 0) {
+			int status = reason_set(reason, -errno, "%s: %m", target->partial);
+			free(take_pointer(&target->partial));
+			return status;
+		}
 	}
-	target->fd = open(target->partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	return target->fd < 0 ? reason_set(reason, -errno, "%s: %m", target->partial) : 0;
+	if (target->partial && renameat2(AT_FDCWD, target->partial, AT_FDCWD, target->path,
+							   target->replaces ? 0 : RENAME_NOREPLACE) == 0)
+		return 0;
+	return reason_set(reason, -errno, "%s: %m", target->path);
 }
 
 static int finish_target(struct target *target, int status, struct reason *reason)
 {
+	if (status == 0 && target->is_fresh)
+		status = name_target(target, reason);
 	cleanup_close(&target->fd);
-	if (status == 0 && target->partial && rename(target->partial, target->path) < 0)
-		status = reason_set(reason, -errno, "%s: %m", target->path);
 	if (status < 0 && target->partial)
 		unlink(target->partial);
 	free(target->partial);
@@ -72,6 +124,7 @@ static int export(const struct cli *cli, const struct volume *volume, struct tar
 		.path = target->path,
 		.source_size = volume->size,
 		.size = volume->size,
+		.is_fresh = target->is_fresh,
 	};
 	status = copy_out(&job, reason);
 	int closed = offline_close(&offline, &later);

@@ -29,6 +29,10 @@ static int open_source(const char *path, struct source *source, struct reason *r
 		return reason_set(reason, -errno, "%s: %m", source->path);
 	if (S_ISDIR(st.st_mode))
 		return reason_set(reason, -EISDIR, "%s: a directory", source->path);
+	/* a file that somebody has read from before is taken for a pipe: it goes on from there */
+	bool has_begun = is_stdin && lseek(source->fd, 0, SEEK_CUR) > 0;
+	if (has_begun)
+		return 0;
 	if (S_ISREG(st.st_mode))
 		source->size = (uint64_t)st.st_size;
 	if (S_ISBLK(st.st_mode) && ioctl(source->fd, BLKGETSIZE64, &source->size) < 0)
@@ -111,6 +115,8 @@ static int import(const struct cli *cli, const struct source *source, struct vol
 		return status;
 	if (source->size > volume->size)
 		status = reason_set(reason, -EFBIG, "%s: larger than %s", source->path, volume->name);
+	if (status == 0 && volume->read_only)
+		status = reason_set(reason, -EPERM, "%s: is read-only: see read_only in %s", volume->name, volume->path);
 	if (status == 0 && has_option(cli, OPTION_DRY_RUN))
 		return 0;
 	if (status == 0)
@@ -122,8 +128,12 @@ static int import(const struct cli *cli, const struct source *source, struct vol
 			*reason = later;
 		status = status < 0 ? status : closed;
 	}
-	if (status < 0 && is_new && !has_option(cli, OPTION_DRY_RUN))
+	if (status < 0 && is_new && !has_option(cli, OPTION_DRY_RUN)) {
+		struct record record;
+		if (record_load(&cli->config, volume->name, &record, &later) == 0 && record.released)
+			record_remove(&cli->config, volume->name, &record, &later);
 		destroy_volume(cli, volume, &later);
+	}
 	return status;
 }
 

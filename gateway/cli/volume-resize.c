@@ -6,7 +6,7 @@
 
 /* The gateway grows the backend, the volume file and the export. */
 static int resize_live(const struct cli *cli, const struct volume *volume, uint64_t size,
-	struct reason *reason)
+	uint64_t *exit_status, struct reason *reason)
 {
 	CLEANUP_JSON struct json_object *answer = NULL;
 	struct json_object *request = new_request("resize");
@@ -14,7 +14,10 @@ static int resize_live(const struct cli *cli, const struct volume *volume, uint6
 		json_object_put(request);
 		return reason_set(reason, -ENOMEM, "out of memory");
 	}
-	return ask_gateway(cli, volume->parsed.vmid, request, &answer, reason);
+	int status = ask_gateway(cli, volume->parsed.vmid, request, &answer, reason);
+	if (status == -EPROTO && (!json_number(answer, "exit_status", exit_status) || *exit_status > 255))
+		*exit_status = EXIT_INTERNAL;
+	return status;
 }
 
 static int check_size(const struct volume *volume, uint64_t size, struct reason *reason)
@@ -62,7 +65,7 @@ static int resize_offline(const struct cli *cli, const struct volume *volume, ui
 int command_volume_resize(struct cli *cli)
 {
 	CLEANUP(volume_free) struct volume volume = { 0 };
-	uint64_t size;
+	uint64_t size, refused = 0;
 	char text[SIZE_TEXT_MAX];
 	struct reason reason;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
@@ -72,13 +75,17 @@ int command_volume_resize(struct cli *cli)
 	int status = find_volume(cli, cli->arguments[0], &volume, &reason);
 	if (status == 0)
 		status = check_size(&volume, size, &reason);
+	if (status == 0 && volume.read_only)
+		status = reason_set(&reason, -EPERM, "%s: is read-only: see read_only in %s", volume.name, volume.path);
 	if (status == 0 && !dry_run && size > volume.size) {
-		status = resize_live(cli, &volume, size, &reason);
+		status = resize_live(cli, &volume, size, &refused, &reason);
 		if (status == -ECONNREFUSED)
 			status = resize_offline(cli, &volume, size, &reason);
 	}
-	if (status < 0)
-		return fail(status, &reason);
+	if (status < 0) {
+		int own = fail(status, &reason);
+		return refused ? (int)refused : own; /* the gateway knows better what is wrong */
+	}
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
 		json_add_text(object, "name", volume.name);

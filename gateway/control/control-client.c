@@ -29,7 +29,12 @@ static int connect_to(const char *path, struct reason *reason)
 	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return reason_set(reason, -errno, "%s: %m", path);
+	/* the queue of a gateway that hangs may be full */
+	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
 	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
+		if (errno == EAGAIN)
+			return reason_set(reason, -ETIMEDOUT, "%s: the gateway does not answer: too many wait", path);
 		int status = errno == ENOENT || errno == ECONNREFUSED ? -ECONNREFUSED : -errno;
 		return reason_set(reason, status, "%s: no gateway answers: %m", path);
 	}

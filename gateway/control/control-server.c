@@ -17,6 +17,8 @@ struct control_server {
 	uv_pipe_t listener;
 	control_handler handler;
 	void *context;
+	uv_pipe_t refused; /* takes what there is no memory for */
+	bool is_refusing;
 	struct list clients; /* oldest first */
 	unsigned client_count;
 	bool is_closing, listener_is_closed;
@@ -31,14 +33,15 @@ struct control_client {
 	uv_pipe_t pipe;
 	uv_timer_t timer;
 	unsigned open_handles;
-	bool is_closed, owes_answer, ends_after_answer;
+	bool is_closed, owes_answer, is_answering, ends_after_answer;
 	char *line; /* received, not complete */
 	size_t used, size;
 };
 
 static void maybe_closed(struct control_server *server)
 {
-	if (!server->is_closing || !server->listener_is_closed || server->client_count > 0)
+	if (!server->is_closing || !server->listener_is_closed || server->is_refusing ||
+		server->client_count > 0)
 		return;
 	void (*closed)(void *) = server->closed;
 	void *context = server->closed_context;
@@ -94,6 +97,7 @@ static void on_written(uv_write_t *request, int status)
 	struct answer_write *write = (struct answer_write *)request;
 	struct control_client *client = write->client;
 	free(write);
+	client->is_answering = false;
 	if (client->is_closed)
 		return;
 	if (status < 0 || client->ends_after_answer)
@@ -115,8 +119,10 @@ static void send_text(struct control_client *client, const char *text)
 	write->text[length] = '\n';
 	uv_buf_t buffer = uv_buf_init(write->text, (unsigned)length + 1);
 	uv_timer_start(&client->timer, on_timeout, CONTROL_TIMEOUT_MS, 0);
+	client->is_answering = true;
 	if (uv_write(&write->request, (uv_stream_t *)&client->pipe, &buffer, 1, on_written) < 0) {
 		free(write);
+		client->is_answering = false;
 		close_client(client);
 	}
 }
@@ -131,7 +137,7 @@ static void finish_request(struct control_client *client, struct json_object *an
 	}
 	const char *text = json_add_number(owned, "version", CONTROL_VERSION) &&
 			json_add_switch(owned, "ok", ok)
-		? json_object_to_json_string_ext(owned, JSON_C_TO_STRING_PLAIN)
+		? json_text_of(owned, JSON_C_TO_STRING_PLAIN)
 		: NULL;
 	if (text)
 		send_text(client, text);
@@ -180,15 +186,23 @@ static void handle_line(struct control_client *client, const char *line, size_t 
 	}
 }
 
-/* Handles the first whole line there is, unless an answer is still owed. */
+static void on_allocate(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer);
+static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer);
+
+/* Handles the first whole line there is, unless an answer is still on its way. Nothing is read
+ * while a request is worked on, so that a client that takes no answers fills no memory. */
 static void next_request(struct control_client *client)
 {
 	char *end = client->used ? memchr(client->line, '\n', client->used) : NULL;
-	if (client->owes_answer || client->is_closed)
+	if (client->owes_answer || client->is_answering || client->is_closed)
 		return;
+	if (!end && client->used < CONTROL_REQUEST_MAX) {
+		uv_read_start((uv_stream_t *)&client->pipe, on_allocate, on_read);
+		return;
+	}
+	uv_read_stop((uv_stream_t *)&client->pipe);
 	if (!end) {
-		if (client->used >= CONTROL_REQUEST_MAX)
-			refuse_line(client, "line too long");
+		refuse_line(client, "line too long");
 		return;
 	}
 	size_t length = (size_t)(end - client->line);
@@ -247,12 +261,40 @@ static bool peer_is_allowed(uv_pipe_t *pipe)
 		(peer.uid == 0 || peer.uid == geteuid());
 }
 
+static void on_connection(uv_stream_t *listener, int status);
+
+static void on_refused_closed(uv_handle_t *handle)
+{
+	struct control_server *server = handle->data;
+	server->is_refusing = false;
+	if (server->is_closing)
+		maybe_closed(server);
+	else
+		on_connection((uv_stream_t *)&server->listener, 0); /* libuv may have kept the next one */
+}
+
+/* libuv listens no more until what it has accepted is taken over. */
+static void refuse_connection(struct control_server *server)
+{
+	if (server->is_refusing)
+		return;
+	server->is_refusing = true;
+	server->refused.data = server;
+	uv_pipe_init(server->loop, &server->refused, 0);
+	uv_accept((uv_stream_t *)&server->listener, (uv_stream_t *)&server->refused);
+	uv_close((uv_handle_t *)&server->refused, on_refused_closed);
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
 	struct control_server *server = listener->data;
-	struct control_client *client = status < 0 ? NULL : calloc(1, sizeof *client);
-	if (!client)
+	if (status < 0)
 		return;
+	struct control_client *client = calloc(1, sizeof *client);
+	if (!client) {
+		refuse_connection(server);
+		return;
+	}
 	client->server = server;
 	client->pipe.data = client->timer.data = client;
 	if (uv_pipe_init(server->loop, &client->pipe, 0) < 0) {

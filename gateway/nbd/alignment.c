@@ -39,6 +39,10 @@ static void submit_part(struct export_request *request, enum backend_operation o
 	uint64_t offset, uint64_t length, void (*done)(struct backend_request *, int))
 {
 	struct backend *backend = request->export->backend;
+	if (request->export->state != EXPORT_SERVING) { /* fenced since the piece before */
+		finish(request, -EIO);
+		return;
+	}
 	request->part.operation = operation;
 	request->part.flags = request->io.flags & (BACKEND_NO_HOLE | BACKEND_FAST_ZERO);
 	request->part.offset = offset;

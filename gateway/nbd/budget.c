@@ -12,30 +12,48 @@ void share_init(struct share *share)
 	list_init(&share->link);
 }
 
+void budget_reserve(struct budget *budget, size_t shares)
+{
+	budget->floor = budget->total / 8 / shares;
+	budget->reserved = budget->floor * shares;
+}
+
+static size_t above_floor(const struct budget *budget, size_t used)
+{
+	return used > budget->floor ? used - budget->floor : 0;
+}
+
 static bool fits(const struct budget *budget, const struct share *share, size_t size)
 {
-	size_t would_have = share->used + size;
-	return would_have <= budget->share_limit && would_have <= budget->total - budget->used;
+	size_t would_have = share->used + size, above = above_floor(budget, would_have);
+	size_t free_above = budget->total - budget->reserved - budget->above_floor;
+	return would_have <= budget->share_limit && (above == 0 || above <= free_above);
 }
 
 bool budget_take(struct budget *budget, struct share *share, size_t size)
 {
 	if (!fits(budget, share, size)) {
 		share->wanted = size;
-		if (list_empty(&share->link))
-			list_append(&budget->queue, &share->link);
+		if (list_empty(&share->link)) /* before the first if it was first */
+			list_append(share->is_next ? budget->queue.next : &budget->queue, &share->link);
+		share->is_next = false;
 		return false;
 	}
 	budget_stop_waiting(share);
+	share->is_next = false;
 	budget->used += size;
+	budget->above_floor -= above_floor(budget, share->used);
 	share->used += size;
+	budget->above_floor += above_floor(budget, share->used);
 	return true;
 }
 
 void budget_give(struct budget *budget, struct share *share, size_t size)
 {
 	budget->used -= size;
+	budget->above_floor -= above_floor(budget, share->used);
 	share->used -= size;
+	budget->above_floor += above_floor(budget, share->used);
 }
 
 void budget_stop_waiting(struct share *share)
@@ -50,6 +68,7 @@ struct share *budget_next_ready(struct budget *budget)
 	{
 		if (fits(budget, share, share->wanted)) {
 			budget_stop_waiting(share);
+			share->is_next = true;
 			return share;
 		}
 	}

@@ -4,7 +4,8 @@
  * its limit if that is less: with k connections that want small amounts without end, each ends at
  * 1/(k+1) of the budget and as much stays free for newcomers, without anybody having been given a
  * quota. So a connection that holds memory for ever, because its client takes no replies, does not
- * stop the others; a few that hold requests of 32 MiB can, until stall_timeout ends them.
+ * stop the others. A few that hold requests of 32 MiB could, so an eighth of the whole is set apart
+ * by budget_reserve(): from it each share may always have its floor, enough for small requests.
  * Shares that were refused wait in a queue and are tried in its order whenever something is given.
  *
  * Pure bookkeeping, no allocation.
@@ -19,15 +20,21 @@
 
 struct budget {
 	size_t total, used, share_limit;
-	struct list queue; /* shares that wait */
+	size_t floor;       /* what each share may have whatever the others do */
+	size_t reserved;    /* all floors together */
+	size_t above_floor; /* what the shares use beyond their floors */
+	struct list queue;  /* shares that wait */
 };
 
 struct share {
 	size_t used, wanted;
+	bool is_next; /* was told to try again: goes to the front of the queue if it has to wait on */
 	struct list link;
 };
 
 void budget_init(struct budget *budget, size_t total, size_t share_limit);
+/* Sets an eighth apart for the floors of at most `shares` shares. Before the first is used. */
+void budget_reserve(struct budget *budget, size_t shares);
 void share_init(struct share *share);
 
 /* Takes `size` bytes, at most share_limit, or queues the share and returns false. */

@@ -1,6 +1,6 @@
 /* buffer-pool.h: page-aligned buffers, kept for reuse while there is work.
  *
- * Sizes are rounded up to powers of four from 4 KiB. buffer_give() keeps the pages, last in first
+ * Sizes are rounded up to powers of two from 4 KiB. buffer_give() keeps the pages, last in first
  * out, so that a busy server works in memory that is still in the processor's cache;
  * buffer_pool_trim() gives all that are not in use back to the system.
  */
@@ -9,14 +9,15 @@
 
 #include <stddef.h>
 
-enum { BUFFER_CLASSES = 8 }; /* 4 KiB ... 64 MiB */
+enum { BUFFER_CLASSES = 15 }; /* 4 KiB ... 64 MiB */
 
 struct buffer_pool {
 	struct buffer_class {
 		void *first; /* a free buffer begins with the pointer to the next one */
 		size_t count;
 	} classes[BUFFER_CLASSES];
-	size_t kept; /* bytes in free buffers */
+	size_t kept, in_use; /* bytes in free buffers, and in others */
+	size_t limit;        /* of both together; free ones go when new ones come. 0: none */
 };
 
 /* Zero-initialised. Takes 1 byte to 64 MiB; NULL without memory. Contents are undefined. */

@@ -55,6 +55,7 @@ struct request *connection_new_request(struct nbd_connection *connection)
 	request->buffer = NULL;
 	request->extents = NULL;
 	request->extras = NULL;
+	request->text = NULL;
 	request->cost = 0;
 	request->part_at = request->part_count = 0;
 	request->parts = request->own_parts;
@@ -73,6 +74,7 @@ void connection_release_request(struct request *request)
 		buffer_give(&server->pool, request->extents, EXTENTS_MAX * sizeof *request->extents);
 	if (request->extras)
 		buffer_give(&server->pool, request->extras, REPLY_EXTRAS_SIZE);
+	free(request->text);
 	if (request->cost) {
 		budget_give(&server->budget, &connection->share, request->cost);
 		server_wake_for_memory(server);
@@ -249,6 +251,7 @@ static void take_received(struct nbd_connection *connection, size_t length)
 		size_t n = length < missing ? length : missing;
 		payload->received += n;
 		length -= n;
+		connection->received_at = uv_now(connection->server->loop);
 	}
 	connection->receive_end += length;
 	if (payload->skip > 0) {

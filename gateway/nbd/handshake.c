@@ -101,8 +101,14 @@ static struct nbd_export *choose(
 	const struct nbd_connection *connection, const char *name, struct reason *reason)
 {
 	struct nbd_export *export = server_find_export(connection, name);
+	char shown[200];
+	snprintf(shown, sizeof shown, "%s", name);
+	for (char *c = shown; *c; c++) { /* it goes to the log and back: no bytes of the client's choice */
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
 	if (!export)
-		reason_set(reason, -ENOENT, "no export \"%.200s\" here", name);
+		reason_set(reason, -ENOENT, "no export \"%s\" here", shown);
 	else if (export->state == EXPORT_FAILED)
 		*reason = export->reason;
 	else
@@ -142,7 +148,7 @@ static bool handle_export_name(struct nbd_connection *connection, struct option 
 	}
 	uint8_t reply[8 + 2 + 124] = { 0 };
 	uint8_t *at = put_u64(reply, export->geometry.size);
-	put_u16(at, transmission_flags(connection, export));
+	put_u16(at, transmission_flags(connection, export, name));
 	if (strcmp(connection->session.meta_name, name) != 0)
 		connection->session.wants_allocation = false;
 	if (connection_send(connection, reply, connection->session.no_zeroes ? 10 : sizeof reply))
@@ -161,10 +167,11 @@ static void send_info(struct nbd_connection *connection, const struct option *op
 }
 
 static void send_export_info(
-	struct nbd_connection *connection, const struct option *option, const struct nbd_export *export)
+	struct nbd_connection *connection, const struct option *option, const struct nbd_export *export,
+	const char *name)
 {
 	uint8_t info[10];
-	put_u16(put_u64(info, export->geometry.size), transmission_flags(connection, export));
+	put_u16(put_u64(info, export->geometry.size), transmission_flags(connection, export, name));
 	send_info(connection, option, NBD_INFO_EXPORT, info, sizeof info);
 }
 
@@ -215,7 +222,7 @@ static bool handle_info_or_go(struct nbd_connection *connection, struct option *
 		send_error(connection, option, NBD_REP_ERR_POLICY, "too many clients");
 		return true;
 	}
-	send_export_info(connection, option, export);
+	send_export_info(connection, option, export, name);
 	if (asked_name)
 		send_text_info(connection, option, NBD_INFO_NAME, export->name);
 	if (asked_description && export->description)
@@ -295,6 +302,8 @@ static bool handle_meta_context(struct nbd_connection *connection, struct option
 	bool set = option->type == NBD_OPT_SET_META_CONTEXT;
 	struct session *session = &connection->session;
 	char name[NBD_MAX_STRING + 1], query[NBD_MAX_STRING + 1];
+	if (set) /* replaces what was chosen before, also when it fails */
+		session->wants_allocation = false;
 	if (!session->structured) {
 		send_error(connection, option, NBD_REP_ERR_INVALID, "needs structured replies first");
 		return true;
@@ -315,10 +324,8 @@ static bool handle_meta_context(struct nbd_connection *connection, struct option
 	struct nbd_export *export = choose(connection, name, &reason);
 	if (must_wait(export))
 		return false;
-	if (set) {
-		session->wants_allocation = false;
+	if (set)
 		strcpy(session->meta_name, name);
-	}
 	if (!export) {
 		send_error(connection, option, NBD_REP_ERR_UNKNOWN, reason.text);
 		return true;

@@ -25,7 +25,7 @@ enum {
 	RECEIVE_SIZE = 256 << 10,       /* in transmission */
 	HANDSHAKE_OPTION_MAX = 64 << 10, /* data of one option */
 	PAYLOAD_MAX = BACKEND_BLOCK_MAX,
-	REQUEST_COST = 1024, /* least that a request counts for in the budget */
+	REQUEST_COST = 2048, /* least that a request counts for in the budget */
 	EXTENTS_MAX = 512,     /* of one BLOCK_STATUS reply */
 	HOLES_MIN = 64 << 10,  /* shorter READs are answered with data only */
 	/* headers and parts of a READ with holes, or the payload of a BLOCK_STATUS reply */
@@ -60,6 +60,7 @@ struct nbd_server {
 
 	struct drain *drain; /* server.c; set from the beginning of an orderly stop */
 	unsigned open_handles;
+	int spare_fd; /* given up for a moment to accept a client when there are no descriptors */
 	void (*closed)(void *context);
 	void *closed_context;
 	bool is_closing;
@@ -126,6 +127,7 @@ struct nbd_connection {
 	struct list replies;  /* to be sent: struct request.link */
 	unsigned request_count; /* both */
 	uint64_t sent_at;     /* loop time in ms of the last progress in sending */
+	uint64_t received_at; /* likewise of a payload */
 	bool output_blocked;
 	struct share share;
 
@@ -151,6 +153,7 @@ struct request {
 	 * point into header, buffer and extras. */
 	uint8_t header[REPLY_HEADER_SIZE];
 	void *extras; /* from the pool: EXTRAS_SIZE; a reply of many parts */
+	char *text;   /* of an error, from malloc() */
 	struct iovec *parts;
 	struct iovec own_parts[REPLY_PARTS];
 	unsigned part_at, part_count;
@@ -217,6 +220,7 @@ void transmission_continue(struct nbd_connection *connection);
 /* The payload of connection->payload.request is complete. */
 void transmission_payload_received(struct nbd_connection *connection);
 /* What the client may do with the export, as the handshake tells it. */
-uint16_t transmission_flags(const struct nbd_connection *connection, const struct nbd_export *export);
+uint16_t transmission_flags(
+	const struct nbd_connection *connection, const struct nbd_export *export, const char *name);
 
 #endif

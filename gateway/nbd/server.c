@@ -8,6 +8,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
@@ -40,6 +41,7 @@ struct drain {
 	void *context;
 	int error;
 	unsigned flushing;
+	bool is_late; /* the clients have been dropped */
 	enum { DRAIN_REQUESTS, DRAIN_FLUSHES, DRAIN_ENDED } stage;
 };
 
@@ -151,11 +153,15 @@ static void on_stall_timer(uv_timer_t *timer)
 		return;
 	}
 	struct nbd_connection *connection, *following;
+	uint64_t limit = server->limits.stall_timeout;
 	LIST_FOR_EACH_SAFE(connection, following, &server->connections, link)
 	{
-		if (connection->output_blocked && now - connection->sent_at > server->limits.stall_timeout)
+		if (connection->output_blocked && now - connection->sent_at > limit)
 			connection_close(connection, "takes no replies for %llu s while memory is short",
-				(unsigned long long)server->limits.stall_timeout / 1000);
+				(unsigned long long)limit / 1000);
+		else if (connection->payload.request && now - connection->received_at > limit)
+			connection_close(connection, "sends no payload for %llu s while memory is short",
+				(unsigned long long)limit / 1000);
 	}
 }
 
@@ -345,27 +351,40 @@ static void admit(const struct listener *listener, int fd)
 	}
 }
 
+/* There are no descriptors: whoever waits takes the place of the oldest in the handshake, who has
+ * shown least, or is refused. Without that the loop would spin on the listening socket. */
+static bool accept_without_descriptors(const struct listener *listener)
+{
+	struct nbd_server *server = listener->server;
+	close(server->spare_fd);
+	int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd >= 0 && !list_empty(&server->handshakes)) {
+		connection_close(LIST_FIRST(&server->handshakes, struct nbd_connection, link),
+			"no descriptors are left");
+		server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		admit(listener, fd);
+		return true;
+	}
+	if (fd >= 0) {
+		log_peer("a client is refused: no descriptors are left");
+		server->refused++;
+		close(fd);
+	}
+	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return fd >= 0;
+}
+
 static void on_acceptable(uv_poll_t *poll, int status, int events)
 {
 	(void)status;
 	(void)events;
 	struct listener *listener = poll->data;
-	struct nbd_server *server = listener->server;
 	for (unsigned i = 0; i < ACCEPTS_PER_TURN; i++) {
 		int fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd >= 0) {
+		if (fd >= 0)
 			admit(listener, fd);
-			continue;
-		}
-		if (errno == EMFILE || errno == ENFILE) {
-			/* make room from those who have shown least */
-			if (list_empty(&server->handshakes))
-				log_peer("cannot accept a client: %s", strerror(errno));
-			else
-				connection_close(LIST_FIRST(&server->handshakes, struct nbd_connection, link),
-					"no descriptors are left");
-		}
-		return;
+		else if ((errno != EMFILE && errno != ENFILE) || !accept_without_descriptors(listener))
+			return;
 	}
 }
 
@@ -424,6 +443,8 @@ static void maybe_closed(struct nbd_server *server)
 	void *context = server->closed_context;
 	free((void *)server->limits.allowed_users);
 	free(server->drain);
+	if (server->spare_fd >= 0)
+		close(server->spare_fd);
 	free(server);
 	closed(context);
 }
@@ -535,6 +556,15 @@ bool server_keeps(struct nbd_connection *connection)
 static void on_drain_timeout(uv_timer_t *timer)
 {
 	struct nbd_server *server = timer->data;
+	struct drain *drain = server->drain;
+	if (drain->stage == DRAIN_REQUESTS && !drain->is_late) {
+		/* What waits only for its client to take the reply is done: the volumes can be left in order. */
+		drain->is_late = true;
+		close_all(&server->connections);
+		check_drain(server);
+		if (drain->stage != DRAIN_REQUESTS)
+			return;
+	}
 	log_error("requests are still in flight after %llu s: their clients are dropped unanswered",
 		(unsigned long long)uv_timer_get_repeat(timer) / 1000);
 	end_drain(server, -ETIMEDOUT);
@@ -580,6 +610,7 @@ int nbd_server_open(
 	for (size_t i = 0; i < limits->allowed_user_count; i++)
 		users[i] = limits->allowed_users[i];
 	server->limits.allowed_users = users;
+	server->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	list_init(&server->exports);
 	list_init(&server->listeners);
 	list_init(&server->handshakes);
@@ -588,6 +619,8 @@ int nbd_server_open(
 	list_init(&server->free_requests);
 	list_init(&server->awake);
 	budget_init(&server->budget, limits->memory, limits->connection_memory);
+	server->pool.limit = limits->memory;
+	budget_reserve(&server->budget, limits->max_connections);
 	uv_check_init(loop, &server->turn);
 	uv_idle_init(loop, &server->busy);
 	uv_timer_init(loop, &server->handshake_timer);

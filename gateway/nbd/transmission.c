@@ -31,8 +31,10 @@ struct wire_request {
 	uint64_t payload; /* bytes that follow the header */
 };
 
-uint16_t transmission_flags(const struct nbd_connection *connection, const struct nbd_export *export)
+uint16_t transmission_flags(
+	const struct nbd_connection *connection, const struct nbd_export *export, const char *name)
 {
+	const struct session *session = &connection->session;
 	const struct backend_geometry *can = &export->geometry;
 	uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_CAN_MULTI_CONN;
 	if (can->cache)
@@ -41,7 +43,7 @@ uint16_t transmission_flags(const struct nbd_connection *connection, const struc
 		flags |= NBD_FLAG_ROTATIONAL;
 	if (connection->session.structured)
 		flags |= NBD_FLAG_SEND_DF;
-	if (connection->session.extended)
+	if (session->extended && session->wants_allocation && strcmp(session->meta_name, name) == 0)
 		flags |= NBD_FLAG_BLOCK_STATUS_PAYLOAD;
 	/* FLUSH is offered read-only too: it is harmless and some clients send it regardless */
 	flags |= NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA;
@@ -119,18 +121,14 @@ static void reply_error(struct request *request, int error, const char *text)
 		reply_simple(request, code);
 		return;
 	}
-	struct buffer_pool *pool = &request->connection->server->pool;
-	if (!request->extras)
-		request->extras = buffer_take(pool, REPLY_EXTRAS_SIZE);
-	size_t length = request->extras ? strnlen(text, 1024) : 0;
+	request->text = strdup(text);
+	size_t length = request->text ? strlen(text) : 0;
 	uint8_t *at =
 		put_chunk(request, request->header, true, NBD_REPLY_TYPE_ERROR, 4 + 2 + length);
 	at = put_u16(put_u32(at, code), (uint16_t)length);
 	add_part(request, request->header, (size_t)(at - request->header));
-	if (length > 0) {
-		memcpy(request->extras, text, length);
-		add_part(request, request->extras, length);
-	}
+	if (length > 0)
+		add_part(request, request->text, length);
 }
 
 static void reply_done(struct request *request)
@@ -331,11 +329,14 @@ static size_t cost_of(const struct nbd_connection *connection, const struct wire
 		return STATUS_COST;
 	if (wire->type != NBD_CMD_READ && wire->type != NBD_CMD_WRITE)
 		return REQUEST_COST;
-	size_t cost = wire->length > REQUEST_COST ? wire->length : REQUEST_COST;
-	/* what a bounce buffer takes is bounded by the requests that are let in */
-	return cost < PAYLOAD_MAX / 2
-		? cost + export_bounce_size(connection->export, wire->offset, wire->length)
-		: cost;
+	size_t cost = REQUEST_COST + buffer_real_size(wire->length);
+	uint64_t bounce = export_bounce_size(connection->export, wire->offset, wire->length);
+	if (bounce > 0)
+		cost += buffer_real_size(bounce);
+	if (wire->type == NBD_CMD_READ && connection->session.structured && wire->length >= HOLES_MIN)
+		cost += STATUS_COST;
+	/* never more than every connection may have: it would wait for ever */
+	return cost < PAYLOAD_MAX ? cost : PAYLOAD_MAX;
 }
 
 static bool take_extras(struct request *request)
@@ -470,6 +471,7 @@ static void take_write(struct nbd_connection *connection, struct request *reques
 	connection->receive_at += n;
 	connection->payload.request = request;
 	connection->payload.received = n;
+	connection->received_at = uv_now(connection->server->loop);
 	if (n == request->length)
 		transmission_payload_received(connection);
 }
@@ -485,14 +487,10 @@ void transmission_payload_received(struct nbd_connection *connection)
  * `length` is that of the payload; the length to describe stands inside. */
 static bool read_status_filter(const uint8_t *payload, struct wire_request *wire)
 {
-	if (wire->payload < 8 + 4 || (wire->payload - 8) % 4 != 0)
+	if (wire->payload != 8 + 4) /* there is one context, and none may be named twice */
 		return false;
 	wire->length = get_u64(payload);
-	for (uint64_t at = 8; at < wire->payload; at += 4) {
-		if (get_u32(payload + at) != BASE_ALLOCATION_ID)
-			return false;
-	}
-	return true;
+	return get_u32(payload + 8) == BASE_ALLOCATION_ID;
 }
 
 /* Reads the header of the next request. False: not complete yet, or the connection is closed. */
@@ -549,6 +547,7 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	/* A short payload is waited for here: reading it on its own would split the next batch. */
 	if (wire.payload < BULK_PAYLOAD && received(connection) < wire.header_size + wire.payload) {
 		connection->wants_more = true;
+		connection->bulk = false; /* all of it goes to the receive buffer: at once */
 		return false;
 	}
 	const char *text = "the list of contexts is malformed";

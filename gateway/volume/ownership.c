@@ -98,12 +98,16 @@ static int read_role(struct ownership *ownership, struct reason *reason)
 	int status = durable_file_read(ownership->role_path, &text, &length, reason);
 	if (status < 0)
 		return status == -ENOENT ? 0 : status;
+	errno = 0;
 	CLEANUP_JSON struct json_object *object = checked_json_decode(text, length);
 	char boot_id[RECORD_ID_SIZE];
 	bool valid = object && json_text(object, "boot_id", boot_id, sizeof boot_id);
 	if (valid && strcmp(boot_id, ownership->boot_id) != 0)
 		return 0; /* RUN_DIR outlived a reboot: it counts as gone */
-	if (!valid || !decode_role(ownership, object))
+	valid = valid && decode_role(ownership, object);
+	if (!valid && errno == ENOMEM)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", ownership->role_path);
+	if (!valid)
 		return reason_set(reason, -EBADMSG,
 			"%s: the role file is damaged: make sure that no other node runs VM %llu, then delete it",
 			ownership->role_path, (unsigned long long)ownership->vmid);
@@ -269,14 +273,21 @@ static int hold_fresh(struct ownership *ownership, const struct volume *volume, 
 	struct hold *hold, struct reason *reason)
 {
 	hold->kind = HOLD_FRESH;
-	int status = claim_take(ownership->config, volume, now, false, &hold->claim, reason);
-	if (status < 0)
-		return status;
+	struct reason ignored;
 	struct entry *entry = add_entry(ownership, volume->name);
 	if (!entry)
 		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
-	strcpy(entry->claim_id, hold->claim.claim_id);
-	return use_generation(ownership, entry, hold->claim.generation_first, hold, reason);
+	int status = claim_take(ownership->config, volume, now, false, &hold->claim, reason);
+	if (status == 0) {
+		strcpy(entry->claim_id, hold->claim.claim_id);
+		status = use_generation(ownership, entry, hold->claim.generation_first, hold, reason);
+	}
+	if (status < 0) { /* the outcome may be unknown: nothing of it shall stay, by its id */
+		if (hold->claim.claim_id[0])
+			claim_release(ownership->config, volume->name, hold->claim.claim_id, &ignored);
+		remove_entry(ownership, entry);
+	}
+	return status;
 }
 
 static int hold_resumed(struct ownership *ownership, struct entry *entry, uint64_t now,
@@ -314,7 +325,9 @@ int ownership_hold(struct ownership *ownership, const struct volume *volume, uin
 		return status;
 	if (hold->claim.released) { /* we died between the two steps of a release */
 		remove_entry(ownership, entry);
-		return hold_fresh(ownership, volume, now, hold, reason);
+		/* first: if we die behind the new claim, the old entry would fence the next start */
+		status = write_role(ownership, reason);
+		return status < 0 ? status : hold_fresh(ownership, volume, now, hold, reason);
 	}
 	return hold_resumed(ownership, entry, now, hold, reason);
 }
@@ -345,12 +358,11 @@ int ownership_drop(struct ownership *ownership, const char *volume, struct reaso
 	if (!entry)
 		return reason_set(reason, -EOWNERDEAD, "%s: is not claimed by this process", volume);
 	int status = load_own_record(ownership->config, volume, entry->claim_id, &record, reason);
+	if (status == 0) /* the record last: what is left by a crash before then claims nothing */
+		status = ownership_release(ownership, volume, reason);
 	if (status == 0)
-		status = record_remove(ownership->config, volume, &record, reason);
-	if (status < 0)
-		return status;
-	remove_entry(ownership, entry);
-	return write_role(ownership, reason);
+		status = record_load(ownership->config, volume, &record, reason);
+	return status < 0 ? status : record_remove(ownership->config, volume, &record, reason);
 }
 
 int ownership_forget(struct ownership *ownership, struct reason *reason)

@@ -53,7 +53,8 @@ int record_decode(const char *text, size_t length, struct record *record, const 
 		!json_number(object, "generation_first", &record->generation_first) ||
 		!json_number(object, "generation_last", &record->generation_last) ||
 		!json_switch(object, "released", &record->released) ||
-		record->claim_id[0] == '\0' || record->generation_first > record->generation_last ||
+		record->claim_id[0] == '\0' || record->node[0] == '\0' ||
+		record->generation_first > record->generation_last ||
 		record->generation_last > RECORD_NUMBER_MAX || record->seq > RECORD_NUMBER_MAX)
 		return -EBADMSG;
 	return 0;
@@ -73,7 +74,11 @@ int record_load(const struct config *config, const char *volume, struct record *
 	if (status < 0)
 		return status;
 	const char *wrong;
-	if (record_decode(text, length, record, &wrong) < 0)
+	errno = 0;
+	status = record_decode(text, length, record, &wrong);
+	if (status < 0 && errno == ENOMEM)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	if (status < 0)
 		return reason_set(reason, -EBADMSG,
 			"%s: the claim record %s is %s: make sure that no node runs the VM, move the file away, "
 			"then run tb4 claim force %s",

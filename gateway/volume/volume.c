@@ -165,7 +165,7 @@ int volume_write(const struct config *config, struct volume *volume, struct reas
 	}
 	fprintf(memory, "# %s: see tb4.conf(5)\n", volume->name);
 	int status = settings_write(volume_table, volume_table_size, volume, memory);
-	if (fclose(memory) != 0 && status == 0)
+	if ((fclose(memory) != 0 || !text || length == 0) && status == 0)
 		status = -ENOMEM;
 	if (status < 0)
 		return reason_set(reason, status, "%s: a value cannot be written to %s: %s", volume->name,

@@ -25,6 +25,17 @@ def needs(*programs):
     return pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
 
 
+def wait_until(condition, what, timeout=30):
+    """Waits for a condition; `what` is what a failure says was missing."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.01)
+    raise AssertionError(f"not after {timeout} s: {what}")
+
+
 class Gateway:
     """A running tb4-gateway."""
 
@@ -39,7 +50,7 @@ class Gateway:
 
     @property
     def log(self):
-        return self.log_path.read_text()
+        return self.log_path.read_text(errors="surrogateescape")
 
     def uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.socket}"
@@ -50,6 +61,32 @@ class Gateway:
     def connect(self, name="", infos=(3,)):
         """A raw client that is in the transmission phase, with simple replies."""
         return self.client().greet().go(name, infos)
+
+    def session(self, mode="simple", name="", infos=(3,), allocation=False):
+        """As connect(), with "simple", "structured" or "extended" replies."""
+        client = self.client().greet()
+        if mode == "structured":
+            client.use_structured()
+        elif mode == "extended":
+            client.use_extended()
+        if allocation:
+            client.use_allocation(name)
+        return client.go(name, infos)
+
+    def memory(self, kind="Pss"):
+        """Bytes of memory, as the kernel counts them: Pss, Rss, Pss_Anon, ..."""
+        with open(f"/proc/{self.pid}/smaps_rollup") as lines:
+            for line in lines:
+                if line.startswith(kind + ":"):
+                    return int(line.split()[1]) << 10
+        raise KeyError(kind)
+
+    def is_running(self):
+        return self.process.poll() is None
+
+    def children(self):
+        with open(f"/proc/{self.pid}/task/{self.pid}/children", encoding="ascii") as children:
+            return [int(pid) for pid in children.read().split()]
 
     def status(self):
         return self.node.tb4_json("status", str(self.vmid), check=False)["gateways"][0]
@@ -168,6 +205,8 @@ class Node:
     def close(self):
         for gateway in self.gateways:
             if gateway.process.poll() is None:
+                for child in gateway.children():  # what strace runs would outlive it
+                    os.kill(child, signal.SIGKILL)
                 gateway.process.kill()
                 gateway.process.wait()
         shutil.rmtree(self.run_dir, ignore_errors=True)

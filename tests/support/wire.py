@@ -103,6 +103,22 @@ class Client:
             length -= len(part)
         return b"".join(parts)
 
+    def is_silent(self, seconds=0.2):
+        """Nothing comes, and the connection stays open, for so long."""
+        timeout = self.sock.gettimeout()
+        self.sock.settimeout(seconds)
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+            return False
+        except TimeoutError:
+            return True
+        finally:
+            self.sock.settimeout(timeout)
+
+    def half_close(self):
+        """No more from us; replies may still come."""
+        self.sock.shutdown(socket.SHUT_WR)
+
     def is_closed(self):
         """Waits for the server to close; false if it sends something instead."""
         try:
@@ -214,25 +230,40 @@ class Client:
             flags, kind, cookie, length = struct.unpack(">HHQI", self.recv(16))
         else:
             assert magic == EXTENDED_REPLY_MAGIC and self.extended, hex(magic)
-            flags, kind, cookie, _, length = struct.unpack(">HHQQQ", self.recv(28))
+            flags, kind, cookie, offset, length = struct.unpack(">HHQQQ", self.recv(28))
+            assert offset == self.pending[cookie][1], "not the offset of the request"
         return cookie, flags, kind, self.recv(length)
+
+    def read_replies(self, count):
+        """{cookie: Reply} of the next `count` requests that are answered."""
+        replies = {}
+        for _ in range(count):
+            cookie, reply = self.read_reply()
+            replies[cookie] = reply
+        assert len(replies) == count
+        return replies
 
     def read_reply(self):
         """(cookie, Reply) of whatever request is answered next."""
         reply = Reply()
         cookie, flags, kind, payload = self._read_chunk()
-        request, offset, length = self.pending.pop(cookie)
+        request, offset, length = self.pending[cookie]
         if flags is None:
             reply.error = kind
             if request == CMD_READ and kind == 0:
                 assert not self.structured, "READ data in a simple reply"
                 reply.data = self.recv(length)
+            del self.pending[cookie]
             return cookie, reply
-        data = bytearray(length) if request == CMD_READ else None
+        data = None
         while True:
             reply.chunks.append((kind, payload))
+            if data is None and kind in (TYPE_DATA, TYPE_HOLE):
+                assert request == CMD_READ
+                data = bytearray(length)
             if kind == TYPE_DATA:
                 at = struct.unpack(">Q", payload[:8])[0] - offset
+                assert 0 <= at and at + len(payload) - 8 <= length
                 data[at:at + len(payload) - 8] = payload[8:]
             elif kind == TYPE_HOLE:
                 at, hole = struct.unpack(">QI", payload)
@@ -247,7 +278,8 @@ class Client:
                 assert len(reply.extents) == count
             elif kind in (TYPE_ERROR, TYPE_ERROR_OFFSET):
                 reply.error, text_length = struct.unpack(">IH", payload[:6])
-                reply.text = payload[6:6 + text_length].decode()
+                assert reply.error and kind == TYPE_ERROR and len(payload) == 6 + text_length
+                reply.text = payload[6:].decode()
             else:
                 assert kind == TYPE_NONE and payload == b""
             if flags & REPLY_DONE:
@@ -255,7 +287,10 @@ class Client:
             next_cookie, flags, kind, payload = self._read_chunk()
             assert next_cookie == cookie
         if request == CMD_READ and not reply.error:
+            assert sum(hole for _, hole in reply.holes) + sum(
+                len(payload) - 8 for kind, payload in reply.chunks if kind == TYPE_DATA) == length
             reply.data = bytes(data)
+        del self.pending[cookie]
         return cookie, reply
 
     def request(self, kind, offset=0, length=0, flags=0, payload=b""):

@@ -197,6 +197,23 @@ static void check_sums(void)
 	assert_true(budget.used <= budget.total);
 }
 
+static void every_share_has_its_floor_whatever_the_others_hold(void **state)
+{
+	(void)state;
+	begin(8 << 20, 4 << 20);
+	budget_reserve(&budget, SHARES_MAX);
+	assert_int_equal(budget.floor, (1 << 20) / SHARES_MAX);
+	while (budget_take(&budget, &shares[0], 1 << 16))
+		;
+	while (budget_take(&budget, &shares[1], 1 << 16))
+		;
+	while (budget_take(&budget, &shares[2], 1))
+		;
+	for (size_t i = 3; i < SHARES_MAX; i++)
+		assert_true(budget_take(&budget, &shares[i], budget.floor));
+	assert_true(budget.used <= budget.total);
+}
+
 /* Random takes and gives; in the end everybody who waited gets what it asked for. */
 static void the_total_is_never_exceeded_and_nobody_waits_for_ever(void **state)
 {
@@ -250,6 +267,7 @@ int main(void)
 		cmocka_unit_test(being_refused_again_keeps_the_place_in_the_queue),
 		cmocka_unit_test(a_share_that_succeeds_leaves_the_queue),
 		cmocka_unit_test(a_share_that_stops_waiting_is_not_tried),
+		cmocka_unit_test(every_share_has_its_floor_whatever_the_others_hold),
 		cmocka_unit_test(the_total_is_never_exceeded_and_nobody_waits_for_ever),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

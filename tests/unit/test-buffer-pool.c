@@ -43,16 +43,15 @@ static bool is_mapped(void *page)
 	return mapped;
 }
 
-static void sizes_are_rounded_up_to_powers_of_four(void **state)
+static void sizes_are_rounded_up_to_powers_of_two(void **state)
 {
 	(void)state;
-	static const size_t classes[] = { 4 * K, 16 * K, 64 * K, 256 * K, M, 4 * M, 16 * M, LARGEST };
 	size_t below = 1;
-	for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
-		assert_int_equal(buffer_real_size(below), classes[i]);
-		assert_int_equal(buffer_real_size(classes[i] - 1), classes[i]);
-		assert_int_equal(buffer_real_size(classes[i]), classes[i]);
-		below = classes[i] + 1;
+	for (size_t size = 4 * K; size <= LARGEST; size *= 2) {
+		assert_int_equal(buffer_real_size(below), size);
+		assert_int_equal(buffer_real_size(size - 1), size);
+		assert_int_equal(buffer_real_size(size), size);
+		below = size + 1;
 	}
 }
 
@@ -99,10 +98,10 @@ static void a_buffer_serves_every_size_of_its_class(void **state)
 	(void)state;
 	void *buffer = buffer_take(&pool, 5 * K);
 	buffer_give(&pool, buffer, 5 * K);
-	void *again = buffer_take(&pool, 16 * K);
+	void *again = buffer_take(&pool, 8 * K);
 	assert_ptr_equal(again, buffer);
-	memset(again, 1, 16 * K);
-	buffer_give(&pool, again, 16 * K);
+	memset(again, 1, 8 * K);
+	buffer_give(&pool, again, 8 * K);
 }
 
 static void a_buffer_serves_no_other_class(void **state)
@@ -172,6 +171,23 @@ static void no_more_than_64_mib_are_kept(void **state)
 	assert_int_equal(free_buffers(), 4);
 }
 
+static void free_buffers_give_way_to_new_ones_at_the_limit(void **state)
+{
+	(void)state;
+	pool.limit = 2 * M;
+	void *small = buffer_take(&pool, 4 * K), *large = buffer_take(&pool, M);
+	buffer_give(&pool, small, 4 * K);
+	buffer_give(&pool, large, M);
+	void *other = buffer_take(&pool, 512 * K);
+	assert_int_equal(pool.kept, M + 4 * K);
+	void *last = buffer_take(&pool, 512 * K); /* 4 KiB too much: the largest free one goes */
+	assert_int_equal(pool.kept, 4 * K);
+	assert_int_equal(pool.in_use, M);
+	buffer_give(&pool, other, 512 * K);
+	buffer_give(&pool, last, 512 * K);
+	assert_int_equal(pool.in_use, 0);
+}
+
 static void buffers_in_use_never_overlap(void **state)
 {
 	(void)state;
@@ -209,7 +225,7 @@ static void buffers_in_use_never_overlap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(sizes_are_rounded_up_to_powers_of_four),
+		test(sizes_are_rounded_up_to_powers_of_two),
 		test(buffers_begin_on_a_page_and_are_writable_to_their_end),
 		test(a_buffer_of_64_mib_is_given_and_a_larger_one_is_not),
 		test(the_last_buffer_given_is_the_next_one_taken),
@@ -219,6 +235,7 @@ int main(void)
 		test(trimming_gives_all_free_pages_back),
 		test(trimming_leaves_buffers_in_use_alone),
 		test(no_more_than_64_mib_are_kept),
+		test(free_buffers_give_way_to_new_ones_at_the_limit),
 		test(buffers_in_use_never_overlap),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

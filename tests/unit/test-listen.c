@@ -35,10 +35,10 @@ static void addresses_beyond_loopback_are_refused(void **state)
 		"128.0.0.1", "255.255.255.255", "::", "::2", "fe80::1", "2001:db8::1", "::ffff:10.0.0.1",
 		"::ffff:0.0.0.0" };
 	for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
-		assert_int_equal(listen_check_address(beyond[i], &reason), -EINVAL);
+		assert_int_equal(listen_check_address(beyond[i], &reason), -ENOTUNIQ);
 		assert_non_null(strstr(reason.text, beyond[i]));
 		assert_non_null(strstr(reason.text, "TLS"));
-		assert_int_equal(listen_tcp(beyond[i], 0, &reason), -EINVAL);
+		assert_int_equal(listen_tcp(beyond[i], 0, &reason), -ENOTUNIQ);
 	}
 }
 
@@ -48,7 +48,7 @@ static void what_is_no_numeric_address_is_refused(void **state)
 	static const char *const bad[] = { "", "localhost", "127.1", "127.0.0.1:10809", "[::1]",
 		"127.0.0.256", "127.0.0.1 ", "*", "::1%lo", "0x7f000001", "2130706433" };
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		assert_int_equal(listen_check_address(bad[i], &reason), -EINVAL);
+		assert_int_equal(listen_check_address(bad[i], &reason), -ENOTUNIQ);
 		assert_non_null(strstr(reason.text, "not a numeric address"));
 	}
 }

@@ -82,7 +82,6 @@ static void a_record_is_decoded_to_the_same(void **state)
 	(void)state;
 	struct record records[] = { new_record(), new_record(), new_record(), new_record() };
 	records[1].released = true;
-	records[1].node[0] = '\0';
 	memset(records[2].node, 'n', RECORD_NODE_SIZE - 1);
 	strcpy(records[3].node, "\xc3\xa4 \"\\/\n\t\x01");
 	records[3].seq = INT64_MAX / 2;

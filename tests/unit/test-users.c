@@ -57,7 +57,7 @@ static void what_is_no_user_is_named(void **state)
 		"4294967295", "4294967296", "18446744073709551616", "99999999999999999999", "root:x",
 		"\xff" };
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		if (users_parse(bad[i], &users, &count, &reason) != -EINVAL)
+		if (users_parse(bad[i], &users, &count, &reason) != -ENOTUNIQ)
 			fail_msg("%s is taken for a user", bad[i]);
 		assert_non_null(strstr(reason.text, bad[i]));
 	}
@@ -66,7 +66,7 @@ static void what_is_no_user_is_named(void **state)
 static void a_list_with_one_wrong_name_gives_nobody(void **state)
 {
 	(void)state;
-	assert_int_equal(users_parse("root, 7, no-such-user-here", &users, &count, &reason), -EINVAL);
+	assert_int_equal(users_parse("root, 7, no-such-user-here", &users, &count, &reason), -ENOTUNIQ);
 	assert_null(users);
 	assert_int_equal(count, 0);
 }
