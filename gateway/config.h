@@ -22,6 +22,7 @@ struct config {
 	uint64_t max_handshakes, max_connections;
 	uint64_t memory, connection_memory; /* bytes of requests in flight */
 	uint64_t stall_timeout, stop_timeout; /* seconds */
+	uint64_t busy_poll; /* microseconds */
 	/* [file] */
 	unsigned direct;
 	/* [log] */

@@ -85,8 +85,8 @@ int listen_check_socket(int fd, struct reason *reason)
 
 int listen_tcp(const char *text, uint16_t port, struct reason *reason)
 {
-	struct sockaddr_storage address;
-	socklen_t length;
+	struct sockaddr_storage address = { 0 };
+	socklen_t length = 0;
 	bool is_loopback;
 	int on = 1;
 	int status = listen_check_address(text, reason);

@@ -137,6 +137,8 @@ static void prepare_entry(struct io_uring_sqe *entry, struct file_operation *ope
 		io_uring_prep_nop(entry);
 		break;
 	}
+	if (operation->apart)
+		io_uring_sqe_set_flags(entry, IOSQE_ASYNC);
 	io_uring_sqe_set_data(entry, operation);
 }
 

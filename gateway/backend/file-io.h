@@ -25,6 +25,7 @@ struct file_operation {
 	uint64_t offset, length; /* READ, WRITE, ALLOCATE */
 	void *buffer;            /* READ, WRITE */
 	int flags;               /* WRITE: RWF_*; ALLOCATE: FALLOC_FL_* */
+	bool apart;              /* on a thread of the kernel from the start: it would not wait but copy for long */
 	/* CALL: runs on another thread; what it returns is the result. */
 	int64_t (*call)(struct file_operation *operation);
 	/* `result` is a count of bytes, 0, or a negative errno; READ and WRITE are done in full or

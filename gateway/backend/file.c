@@ -2,7 +2,8 @@
  *
  * How bytes move, decided when the file is opened ("mode" in tb4 status):
  *   memory    tmpfs or ramfs: nothing ever waits for a device, so short requests are done at once
- *             by pread and pwrite, which costs less than any hand-over.
+ *             by pread and pwrite, which costs less than any hand-over; long ones are copied by the
+ *             kernel's threads meanwhile.
  *   direct    O_DIRECT through the engine of file-io.h. No page cache, so no loss of dirty pages
  *             after a failed flush and no reclaim that waits for us.
  *   buffered  where the file system or the file's size does not allow O_DIRECT: reads that the page
@@ -37,7 +38,8 @@ enum mode { MODE_MEMORY, MODE_DIRECT, MODE_BUFFERED };
 static const char *const mode_names[] = { "memory", "direct", "buffered" };
 
 enum {
-	INLINE_MAX = 1 << 20,       /* larger requests would hold up the loop */
+	INLINE_MAX = 1 << 20,       /* buffered: from here on a request would hold up the loop */
+	APART_MIN = 256 << 10,      /* memory: while a thread copies, the loop has the next request */
 	HOLE_SEARCH_MIN = 64 << 10, /* shorter reads are not worth a look for holes */
 	ZERO_CHUNK = 1 << 20,       /* written at once where zeros have to be written */
 	CALL_STATUS_EXTENTS = 1024,
@@ -234,6 +236,12 @@ static int64_t call_read_behind_hole(struct file_operation *operation)
 	return read_behind_hole(request_of(operation));
 }
 
+/* Is the request short enough for the loop's own thread, where nothing has to be waited for? */
+static bool is_done_at_once(const struct file_backend *file, const struct backend_request *request)
+{
+	return request->length < (file->mode == MODE_MEMORY ? APART_MIN : INLINE_MAX);
+}
+
 static void submit_read(struct file_backend *file, struct backend_request *request)
 {
 	request->extents_count = 0;
@@ -242,28 +250,30 @@ static void submit_read(struct file_backend *file, struct backend_request *reque
 	if (may_begin_with_hole) {
 		start(file, request, FILE_CALL, on_transferred);
 		work_of(request)->operation.call = call_read_behind_hole;
-		if (file->mode == MODE_MEMORY && request->length <= INLINE_MAX)
+		if (file->mode == MODE_MEMORY && is_done_at_once(file, request))
 			on_transferred(&work_of(request)->operation, read_behind_hole(request));
 		else
 			submit(request);
 		return;
 	}
-	if (file->mode != MODE_DIRECT && request->length <= INLINE_MAX) {
+	if (is_done_at_once(file, request) && file->mode != MODE_DIRECT) {
 		struct iovec part = { .iov_base = request->buffer, .iov_len = request->length };
-		ssize_t n = preadv2(file->fd, &part, 1, (off_t)request->offset,
-			file->mode == MODE_BUFFERED ? RWF_NOWAIT : 0);
+		ssize_t n = file->mode == MODE_BUFFERED
+			? preadv2(file->fd, &part, 1, (off_t)request->offset, RWF_NOWAIT)
+			: pread(file->fd, request->buffer, request->length, (off_t)request->offset);
 		if (n == (ssize_t)request->length) {
 			request->done(request, 0);
 			return;
 		}
 	}
 	start(file, request, FILE_READ, on_transferred);
+	work_of(request)->operation.apart = file->mode == MODE_MEMORY;
 	submit(request);
 }
 
 static void submit_write(struct file_backend *file, struct backend_request *request)
 {
-	if (file->mode == MODE_MEMORY && request->length <= INLINE_MAX) {
+	if (is_done_at_once(file, request) && file->mode == MODE_MEMORY) {
 		uint64_t done = 0;
 		ssize_t n = 0;
 		while (done < request->length) {
@@ -279,6 +289,7 @@ static void submit_write(struct file_backend *file, struct backend_request *requ
 	start(file, request, FILE_WRITE, on_transferred);
 	if (request->flags & BACKEND_FUA)
 		work_of(request)->operation.flags = RWF_DSYNC;
+	work_of(request)->operation.apart = file->mode == MODE_MEMORY;
 	submit(request);
 }
 

@@ -143,8 +143,9 @@ int command_check(struct cli *cli)
 		check_config(path ? path : CONFIG_DEFAULT_PATH, &cli->config, &faults);
 		status = check_volumes(&cli->config, &faults, &count);
 	}
+	int printed = 0;
 	if (has_option(cli, OPTION_JSON))
-		print_json(to_json(&faults, count));
+		printed = print_json(to_json(&faults, count));
 	else if (faults.count > 0)
 		print(&faults);
 	else if (status == 0)
@@ -154,5 +155,5 @@ int command_check(struct cli *cli)
 	config_free(&cli->config);
 	if (status == -ENOMEM)
 		return fail_text(EXIT_INTERNAL, "out of memory");
-	return has_faults ? EXIT_BAD_CONFIG : 0;
+	return has_faults ? EXIT_BAD_CONFIG : printed;
 }

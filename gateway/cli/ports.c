@@ -130,5 +130,5 @@ int command_ports(struct cli *cli)
 		int printed = print_json(object);
 		status = status ? status : printed;
 	}
-	return status ? status : exit_status_for(damaged == -EBADMSG ? damaged : 0);
+	return status ? status : exit_status_for(damaged == -ENOENT ? 0 : damaged);
 }

@@ -25,6 +25,8 @@
 
 enum {
 	READS_PER_TURN = 4,
+	STREAM_MIN = 4,
+	LONE_MIN = 64, /* so many in a row come from a client that waits for each reply */
 	HANDSHAKE_RECEIVE_SIZE = 4 << 10,
 	BULK_WINDOW = 4 << 10, /* read behind a large payload: what is more would have to be copied */
 	SEND_PARTS = 256,
@@ -56,6 +58,8 @@ struct request *connection_new_request(struct nbd_connection *connection)
 	request->extents = NULL;
 	request->extras = NULL;
 	request->text = NULL;
+	request->error = 0;
+	request->is_counted = false;
 	request->cost = 0;
 	request->part_at = request->part_count = 0;
 	request->parts = request->own_parts;
@@ -368,22 +372,47 @@ static void close_if_finished(struct nbd_connection *connection)
 		server_wake(connection);
 }
 
-void connection_turn(struct nbd_connection *connection)
+/* Understands what there is, and reads while there is more. */
+static void take_input(struct nbd_connection *connection)
 {
-	connection->in_turn = true;
 	enum received received = RECEIVED_MORE;
 	for (unsigned reads = 0;; reads++) {
 		understand(connection);
 		if (!takes_input(connection) || received != RECEIVED_MORE || reads == READS_PER_TURN)
-			break;
+			return;
 		received = receive(connection);
 		if (received == RECEIVED_NOTHING)
-			break;
+			return;
 	}
-	if (connection->phase != PHASE_CLOSED)
-		send_replies(connection);
+}
+
+/* Has more come while the replies were made? After several requests at once that is likely, and reading
+ * it now costs less than another turn of the loop. */
+static bool goes_on(struct nbd_connection *connection)
+{
+	return connection->phase == PHASE_TRANSMISSION && connection->request_count == 0 &&
+		connection->round_requests >= STREAM_MIN && connection->turn_requests < REQUESTS_PER_TURN &&
+		takes_input(connection);
+}
+
+void connection_turn(struct nbd_connection *connection)
+{
+	connection->in_turn = true;
+	bool had_requests = connection->request_count > 0;
+	connection->turn_requests = 0;
+	do {
+		connection->round_requests = 0;
+		take_input(connection);
+		had_requests = had_requests || connection->request_count > 0;
+		transmission_count_answers(connection);
+		if (connection->phase != PHASE_CLOSED)
+			send_replies(connection);
+	} while (goes_on(connection));
 	if (connection->phase != PHASE_CLOSED)
 		close_if_finished(connection);
+	if (had_requests && connection->request_count == 0 &&
+		connection->lone_requests >= LONE_MIN)
+		server_expect_request(connection->server);
 	connection->in_turn = false;
 	if (connection->phase == PHASE_CLOSED)
 		release(connection);
@@ -486,6 +515,7 @@ void connection_close(struct nbd_connection *connection, const char *why, ...)
 
 	/* Each release may be the last one; the count keeps the connection until the end of this. */
 	connection->request_count++;
+	transmission_count_answers(connection);
 	give_receive_buffer(connection);
 	if (connection->payload.request)
 		connection_release_request(take_pointer(&connection->payload.request));

@@ -17,11 +17,13 @@
 
 #include "nbd/budget.h"
 #include "nbd/buffer-pool.h"
+#include "nbd/busy-poll.h"
 #include "nbd/export.h"
 #include "nbd/nbd-protocol.h"
 #include "nbd/server.h"
 
 enum {
+	REQUESTS_PER_TURN = 64, /* of one client, then it is the turn of others */
 	RECEIVE_SIZE = 256 << 10,       /* in transmission */
 	HANDSHAKE_OPTION_MAX = 64 << 10, /* data of one option */
 	PAYLOAD_MAX = BACKEND_BLOCK_MAX,
@@ -57,6 +59,8 @@ struct nbd_server {
 	uv_timer_t stall_timer;     /* runs while somebody waits for memory */
 	uv_timer_t idle_timer;      /* one shot after the last activity: gives memory back */
 	bool was_active;
+
+	struct busy_poll busy_poll;
 
 	struct drain *drain; /* server.c; set from the beginning of an orderly stop */
 	unsigned open_handles;
@@ -116,6 +120,9 @@ struct nbd_connection {
 	size_t receive_size, receive_at, receive_end;
 	bool wants_more;       /* what is there is no whole option or request */
 	bool waits_for_output; /* too many handshake replies are unsent */
+	unsigned turn_requests, round_requests; /* taken in this turn, and in this round of it */
+	uint64_t round_time; /* ns, when the first of the round was */
+	unsigned lone_requests; /* how many in a row were the only one in flight */
 	bool bulk;            /* the last request had a large payload */
 	struct payload payload;
 
@@ -145,6 +152,8 @@ struct request {
 	uint64_t cookie, offset, length;
 	uint16_t type, flags;
 	uint64_t started; /* ns */
+	int error;        /* of its answer */
+	bool is_counted;  /* in the statistics */
 	size_t cost;      /* taken from the budget */
 	void *buffer;     /* from the pool, buffer_size as taken; NULL: none */
 	size_t buffer_size;
@@ -177,8 +186,10 @@ void server_connection_gone(struct nbd_connection *connection);
 /* NULL if there is no such export for this client. */
 struct nbd_export *server_find_export(const struct nbd_connection *connection, const char *name);
 bool server_is_full(const struct nbd_server *server);
-/* Keeps the idle timer going. */
+/* A client has sent something: keeps the idle timer going. */
 void server_active(struct nbd_server *server);
+/* A lone request has been answered: the next one may be here sooner than we could be woken. */
+void server_expect_request(struct nbd_server *server);
 /* The connection takes no more requests and all have been answered. True if it shall stay open
  * until the orderly stop has flushed the exports. */
 bool server_keeps(struct nbd_connection *connection);
@@ -217,6 +228,9 @@ void handshake_continue(struct nbd_connection *connection);
 
 /* As handshake_continue(). */
 void transmission_continue(struct nbd_connection *connection);
+/* Counts the replies that have been added since the last call: once for all, as reading the clock
+ * for each would be a good part of what a request costs. */
+void transmission_count_answers(struct nbd_connection *connection);
 /* The payload of connection->payload.request is complete. */
 void transmission_payload_received(struct nbd_connection *connection);
 /* What the client may do with the export, as the handshake tells it. */

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -51,6 +52,7 @@ static void on_turn(uv_check_t *check);
 static void on_busy(uv_idle_t *idle)
 {
 	(void)idle; /* its being active is what keeps the loop from waiting */
+	sched_yield(); /* the client may be what waits for this processor */
 }
 
 void server_wake(struct nbd_connection *connection)
@@ -66,7 +68,9 @@ void server_wake(struct nbd_connection *connection)
 static void on_turn(uv_check_t *check)
 {
 	struct nbd_server *server = check->data;
-	uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
+	if (uv_is_active((uv_handle_t *)&server->busy) &&
+		!(server->busy_poll.since && busy_poll_goes_on(&server->busy_poll, uv_hrtime())))
+		uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
 	struct list now;
 	list_init(&now);
 	list_splice(&now, &server->awake);
@@ -199,8 +203,17 @@ static void on_idle_timer(uv_timer_t *timer)
 void server_active(struct nbd_server *server)
 {
 	server->was_active = true;
+	if (server->busy_poll.since)
+		busy_poll_end(&server->busy_poll, uv_hrtime());
 	if (!uv_is_active((uv_handle_t *)&server->idle_timer))
 		uv_timer_start(&server->idle_timer, on_idle_timer, IDLE_MS, 0);
+}
+
+void server_expect_request(struct nbd_server *server)
+{
+	busy_poll_begin(&server->busy_poll, uv_hrtime());
+	if (server->busy_poll.is_worthwhile)
+		uv_idle_start(&server->busy, on_busy);
 }
 
 /* The set of clients */
@@ -620,6 +633,7 @@ int nbd_server_open(
 	list_init(&server->awake);
 	budget_init(&server->budget, limits->memory, limits->connection_memory);
 	server->pool.limit = limits->memory;
+	server->busy_poll.limit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? limits->busy_poll : 0;
 	budget_reserve(&server->budget, limits->max_connections);
 	uv_check_init(loop, &server->turn);
 	uv_idle_init(loop, &server->busy);

@@ -19,6 +19,7 @@ struct nbd_limits {
 	uint64_t memory, connection_memory; /* bytes of requests in flight */
 	unsigned max_handshakes, max_connections;
 	uint64_t handshake_timeout, stall_timeout; /* milliseconds */
+	uint64_t busy_poll; /* nanoseconds, see busy-poll.h */
 	bool list_exports;
 	/* Users, beside root and our own, that may connect to a unix socket. Copied. */
 	const uid_t *allowed_users;

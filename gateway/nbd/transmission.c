@@ -14,7 +14,6 @@
 #include "nbd/wire.h"
 
 enum {
-	REQUESTS_PER_TURN = 64,
 	BYTES_PER_TURN = 4 << 20,
 	BULK_PAYLOAD = 64 << 10,
 	SKIP_MAX = 64 << 20, /* a refused payload that is larger ends the connection */
@@ -211,8 +210,7 @@ static void reply_status(struct request *request)
 
 static void refuse(struct request *request, int error, const char *text)
 {
-	if (request->type < STATS_COMMANDS)
-		stats_count(&request->connection->export->stats.commands[request->type], 0, error, 0);
+	request->error = error;
 	reply_error(request, error, text);
 	connection_reply(request);
 }
@@ -233,8 +231,7 @@ static void on_finished(struct export_request *work, int error)
 {
 	struct request *request = container_of(work, struct request, work);
 	struct nbd_connection *connection = request->connection;
-	stats_count(&connection->export->stats.commands[request->type], request->length, error,
-		uv_hrtime() - request->started);
+	request->error = error;
 	list_remove(&request->link);
 	if (connection->phase == PHASE_CLOSED) {
 		connection_release_request(request);
@@ -251,6 +248,21 @@ static void on_finished(struct export_request *work, int error)
 	else
 		reply_data(request);
 	connection_reply(request);
+}
+
+void transmission_count_answers(struct nbd_connection *connection)
+{
+	uint64_t now = 0;
+	for (struct list *link = connection->replies.prev; link != &connection->replies; link = link->prev) {
+		struct request *request = container_of(link, struct request, link);
+		if (request->is_counted)
+			break;
+		request->is_counted = true;
+		now = now ? now : uv_hrtime();
+		if (request->type < STATS_COMMANDS)
+			stats_count(&connection->export->stats.commands[request->type], request->length,
+				request->error, now - request->started);
+	}
 }
 
 /* Requests */
@@ -564,6 +576,10 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 		server_memory_short(server);
 		return false;
 	}
+	connection->lone_requests = connection->request_count == 0 ? connection->lone_requests + 1 : 0;
+	connection->turn_requests++;
+	if (connection->round_requests++ == 0)
+		connection->round_time = uv_hrtime(); /* for all of them: reading the clock costs, too */
 	struct request *request = connection_new_request(connection);
 	if (!request) {
 		budget_give(&server->budget, &connection->share, cost);
@@ -576,7 +592,7 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	request->length = wire.length;
 	request->type = wire.type;
 	request->flags = wire.flags;
-	request->started = uv_hrtime();
+	request->started = connection->round_time;
 	*bytes += cost;
 	connection->receive_at += wire.header_size;
 	if (error || wire.type != NBD_CMD_WRITE)

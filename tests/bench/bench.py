@@ -136,15 +136,13 @@ def idle(server):
     pss = next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:"))
 
     def switches():
-        total = 0
-        for task in Path(f"/proc/{server.process.pid}/task").iterdir():
-            for line in (task / "status").read_text().splitlines():
-                if "ctxt_switches" in line:
-                    total += int(line.split()[1])
-        return total
+        """By thread: those of the kernel come with the load and end some time after it."""
+        return {task.name: sum(int(line.split()[1]) for line in (task / "status").read_text().splitlines()
+                               if "ctxt_switches" in line)
+                for task in Path(f"/proc/{server.process.pid}/task").iterdir()}
     before = switches()
     time.sleep(10)
-    return pss, switches() - before
+    return pss, sum(count - before.get(thread, 0) for thread, count in switches().items())
 
 
 def check_gates(rows, medians):
