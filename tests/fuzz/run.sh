@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fuzzes each target, or those named, for some seconds each, from the seeds and the kept corpus.
-# usage: run.sh SECONDS [TARGET...]       targets: handshake transmission config control
+# usage: run.sh SECONDS [TARGET...]       targets: handshake transmission config control codec
 # With KEEP=1 what was found to reach new code is merged into tests/fuzz/corpus.
 # Findings end the run with status 1 and lie in build/clang/fuzz-findings.
 set -eu
@@ -8,7 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 build=${TB4_FUZZ_BUILD:-$here/../../build/clang}
 seconds=$1
 shift
-[ $# -gt 0 ] || set -- handshake transmission config control
+[ $# -gt 0 ] || set -- handshake transmission config control codec
 work=$(mktemp -d "${TMPDIR:-/tmp}/tb4-fuzz.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$build/fuzz-findings"

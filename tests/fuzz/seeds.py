@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Writes the hand-made seeds of the corpus: valid sessions, files and requests to start from.
 
-usage: seeds.py DIRECTORY     (makes DIRECTORY/handshake, .../transmission, .../config, .../control)
+usage: seeds.py DIRECTORY     (makes DIRECTORY/handshake, .../transmission, .../config, .../control,
+                               .../codec)
 """
 import struct
 import sys
@@ -90,9 +91,79 @@ def controls():
     yield b'[]\n{"version": 2}\nnull\n"\\ud800"\n'
 
 
+def crucible_frame(kind, body=b""):
+    return struct.pack("<II", 8 + len(body), kind) + body
+
+
+def codecs():
+    uuid = struct.pack("<Q", 16) + bytes(range(16))
+    job = uuid + uuid + struct.pack("<Q", 1001)
+    dependencies = struct.pack("<QQQ", 2, 999, 1000)
+    text = struct.pack("<Q", 3) + b"why"
+    ipv4 = struct.pack("<I4sH", 0, bytes((127, 0, 0, 1)), 7810)
+    ipv6 = struct.pack("<I16sH", 1, bytes(15) + b"\1", 7810)
+    session = uuid + uuid + struct.pack("<Q", 7)
+    extent = struct.pack("<QI", 2, 1)
+    encryption = bytes(28)
+    block_contexts = struct.pack("<QQ?Q?", 2, 5, False, 6, True) + encryption
+    read_contexts = struct.pack("<QIIQI", 3, 0, 2, 5, 1) + encryption
+    data = struct.pack("<Q", 8) + b"datadata"
+    messages = [
+        (0, struct.pack("<I", 13) + session + struct.pack("<??QII", False, True, 2, 12, 11)),
+        (1, struct.pack("<I", 13) + ipv4),
+        (1, struct.pack("<I", 13) + ipv6),
+        (2, struct.pack("<I", 12)),
+        (3, b"\1"),
+        (4, b"\0"),
+        (5, session),
+        (6, session),
+        (7, session),
+        (8, uuid),
+        (9, b""),
+        (10, b""),
+        (11, extent),
+        (12, extent),
+        (13, extent + struct.pack("<BQQ", 0, 2, 8)),
+        (14, extent + b"\0" + ipv6 + struct.pack("<QBB", 2, 1, 2)),
+        (15, struct.pack("<Q", 2)),
+        (16, extent + struct.pack("<I", 28) + text),
+        (17, job + dependencies + struct.pack("<I", 1)),
+        (18, job + dependencies + struct.pack("<IQQ", 1, 2, 8)),
+        (19, job + dependencies + struct.pack("<IB", 1, 2) + ipv4),
+        (20, job + dependencies + struct.pack("<I", 1)),
+        (21, job + dependencies),
+        (22, job + struct.pack("<IQQ?", 0, 7, 1, True)),
+        (25, b""),
+        (26, struct.pack("<QQII", 512, 100, 9, 15) + uuid + struct.pack("<?QQ", False, 1, 1)),
+        (27, b""),
+        (28, struct.pack("<QQQQQQQ??", 2, 1, 2, 2, 3, 4, 2, True, False)),
+        (29, b"\0"),
+        (29, struct.pack("<?Q", True, 1002)),
+        (30, job + dependencies + struct.pack("<Q", 5) + block_contexts + data),
+        (32, job + dependencies + struct.pack("<QQ??I", 1, 7, False, True, 3)),
+        (32, job + dependencies + struct.pack("<QQ?", 1, 7, True) + text + b"\0"),
+        (34, job + dependencies),
+        (36, job + dependencies + struct.pack("<QQ", 5, 2)),
+        (37, job + struct.pack("<I", 0) + read_contexts + data),
+        (37, job + struct.pack("<II", 1, 1) + text + struct.pack("<Q", 0)),
+        (38, job + dependencies + struct.pack("<Q", 5) + block_contexts + data),
+        *((kind, job + struct.pack("<I", 0)) for kind in (23, 24, 31, 33, 35, 39)),
+    ]
+    errors = [struct.pack("<I", kind) for kind in range(42)]
+    errors += [struct.pack("<I", kind) + text for kind in range(42)]
+    errors += [struct.pack("<IQI", 36, 9, 2)]
+    negotiation = (b"", b"", bytes(16), bytes(8), b"\0\1", b"\1\0", uuid + uuid, uuid + uuid)
+    for kind, values in enumerate(negotiation):
+        errors.append(struct.pack("<II", 41, kind) + values)
+    for kind, body in messages:
+        yield b"\1\7" + crucible_frame(kind, body)
+    for error in errors:
+        yield b"\1\40" + crucible_frame(40, job + error)
+
+
 def main():
     for name, seeds in (("handshake", handshakes), ("transmission", transmissions), ("config", configs),
-                        ("control", controls)):
+                        ("control", controls), ("codec", codecs)):
         directory = Path(sys.argv[1]) / name
         directory.mkdir(parents=True, exist_ok=True)
         for number, seed in enumerate(seeds()):
