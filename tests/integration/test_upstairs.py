@@ -1,0 +1,152 @@
+"""libupstairs, by tests/tools/upstairs-io, on three real crucible-downstairs."""
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import uuid
+
+import pytest
+
+from support.node import TOOLS, run, wait_until
+
+pytestmark = pytest.mark.skipif(not shutil.which("crucible-downstairs"),
+                                reason="not installed: crucible-downstairs (build it from its own repository)")
+MIB = 1 << 20
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Region:
+    """One region and the program that serves it."""
+
+    def __init__(self, directory, extents):
+        self.directory, self.port, self.process = directory, free_port() % 20000 + 10000, None
+        run("crucible-downstairs", "create", "-d", directory, "-u", uuid.uuid4(), "--block-size", 4096,
+            "--extent-size", 256, "--extent-count", extents)
+
+    def start(self):
+        def limit():  # a downstairs that meets an error grows without end
+            resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        with open(f"{self.directory}.log", "ab") as log:
+            self.process = subprocess.Popen(
+                ["crucible-downstairs", "run", "-p", str(self.port), "-d", self.directory, "-a", "127.0.0.1"],
+                stdout=log, stderr=log, preexec_fn=limit)
+        wait_until(self.answers, "the downstairs listens")
+
+    def answers(self):
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Volume:
+    def __init__(self, directory, extents=16):
+        self.directory, self.generation = directory, 0
+        self.regions = [Region(str(directory / f"region-{i}"), extents) for i in range(3)]
+        for region in self.regions:
+            region.start()
+
+    def command(self, *words):
+        self.generation += 1
+        targets = [word for region in self.regions for word in ("--target", f"127.0.0.1:{region.port}")]
+        return [str(TOOLS / "upstairs-io"), *targets, "--generation", str(self.generation),
+                "--record", str(self.directory / "record"), *map(str, words)]
+
+    def io(self, *words, check=True):
+        result = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=60, check=False)
+        if check:
+            assert result.returncode == 0, result
+        return result
+
+    def record(self):
+        return (self.directory / "record").read_text().split()
+
+    def close(self):
+        for region in self.regions:
+            region.kill()
+
+    def assert_equal(self):
+        """The dump of the real program finds three equal, clean regions, and each valid."""
+        self.close()
+        dump = run("crucible-downstairs", "dump", *[word for region in self.regions for word in ("-d", region.directory)])
+        rows = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in dump.splitlines()]
+        rows = [row for row in rows if len(row) >= 11 and row[0].isdigit()]
+        assert len(rows) == 16
+        for row in rows:
+            assert len(set(row[2:5])) == 1 and len(set(row[5:8])) == 1 and row[8:11] == ["F", "F", "F"], row
+        for region in self.regions:
+            run("crucible-downstairs", "verify", "-d", region.directory)
+
+
+@pytest.fixture
+def volume(tmp_path):
+    made = Volume(tmp_path)
+    yield made
+    made.close()
+
+
+def test_what_was_written_is_read_by_the_next_start(volume):
+    volume.io("fill", 7, 8 * MIB)
+    volume.io("verify", 7, 8 * MIB)
+    volume.io("fill", 8, 4 * MIB)
+    volume.io("verify", 8, 4 * MIB)
+    volume.assert_equal()
+
+
+def test_never_written_blocks_are_zeros(volume):
+    volume.io("fill", 1, MIB)
+    command = volume.command("read", 2 * MIB, 65536)
+    assert subprocess.run(command, capture_output=True, timeout=60, check=True).stdout == bytes(65536)
+
+
+def test_first_start_writes_the_record_and_needs_all_three(volume):
+    volume.regions[1].kill()
+    with pytest.raises(subprocess.TimeoutExpired):
+        subprocess.run(volume.command("status"), capture_output=True, timeout=5, check=True)
+    volume.regions[1].start()
+    assert volume.io("status").stdout.count("active") == 3
+    released, stamped, *in_sync = volume.record()[:5]
+    assert (released, in_sync) == ("1", ["1", "1", "1"]) and int(stamped) == volume.generation
+
+
+def test_two_of_three_are_enough_for_a_later_start(volume):
+    volume.io("fill", 3, 2 * MIB)
+    volume.regions[0].kill()
+    assert volume.io("verify", 3, 2 * MIB).returncode == 0
+    assert volume.record()[2:5] == ["0", "1", "1"]
+
+
+def test_generation_that_is_too_low_is_fenced(volume):
+    volume.generation = 10
+    volume.io("fill", 3, MIB)
+    volume.generation = 4
+    result = volume.io("verify", 3, MIB, check=False)
+    assert result.returncode == 1 and "shows generation 11, ours is 5" in result.stderr
+
+
+def test_slot_that_is_killed_under_load_leaves_and_what_was_written_is_there(volume):
+    writer = subprocess.Popen(volume.command("fill", 5, 16 * MIB), stdout=subprocess.DEVNULL,
+                              stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: (volume.directory / "record").exists(), "the volume to be active")
+    volume.regions[2].kill()
+    assert "done" in writer.communicate(timeout=60)[1] and writer.returncode == 0
+    volume.io("verify", 5, 16 * MIB)
+
+
+def test_region_of_another_volume_is_refused(volume, tmp_path):
+    volume.io("fill", 3, MIB)
+    volume.regions[1].kill()
+    other = Region(str(tmp_path / "other"), 16)
+    other.port = volume.regions[1].port
+    volume.regions[1] = other
+    other.start()
+    result = volume.io("verify", 3, MIB)
+    assert "another region than the one that belongs to this slot" in result.stderr

@@ -1,0 +1,369 @@
+/* upstairs-io: a volume on three downstairs from the command line, by the public header of libupstairs only.
+ *
+ * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE COMMAND...
+ *   read OFFSET LENGTH          to standard output
+ *   write OFFSET                from standard input
+ *   flush
+ *   fill SEED BYTES             pseudo-random bytes from the beginning on, eight requests at a time, then a flush
+ *   verify SEED BYTES           the same bytes are read and compared
+ *   bench read|write DEPTH SECONDS LENGTH
+ *   status
+ * The record lies in FILE and is made by the first start. Exit status 0 if everything was done and was right.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "client.h"
+#include "list.h"
+
+enum { DEPTH_MAX = 256, HISTORY_SIZE = 256 << 20 };
+
+struct slot_of_work {
+	struct client_request request;
+	struct io *io;
+	uint64_t started;
+};
+
+struct io {
+	uv_loop_t loop;
+	struct client *client;
+	const char *record_path;
+	struct upstairs_record record;
+	uv_timer_t stored;
+	char **words;
+	int word_count, status;
+	bool has_begun, is_ending;
+	/* the work */
+	struct slot_of_work slots[DEPTH_MAX];
+	unsigned depth, in_flight;
+	enum upstairs_operation operation;
+	uint64_t next, end, length, until, done, seed, nanoseconds;
+	bool is_random, verifies, flushes;
+};
+
+/* The record, a line of text */
+
+static void load_record(struct io *io)
+{
+	FILE *file = fopen(io->record_path, "r");
+	struct upstairs_record *record = &io->record;
+	int released, in_sync[3];
+	char ids[3][33];
+	if (!file)
+		return;
+	if (fscanf(file, "%d %" SCNu64 " %d %d %d %32s %32s %32s", &released, &record->stamped, &in_sync[0], &in_sync[1],
+			&in_sync[2], ids[0], ids[1], ids[2]) == 8) {
+		record->exists = true;
+		record->released = released;
+		for (unsigned i = 0; i < 3; i++) {
+			record->in_sync[i] = in_sync[i];
+			for (unsigned k = 0; k < 16; k++)
+				sscanf(ids[i] + 2 * k, "%2hhx", &record->regions[i].bytes[k]);
+		}
+	}
+	fclose(file);
+}
+
+static bool write_record(const struct io *io, const struct upstairs_record *record)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s.new", io->record_path);
+	FILE *file = fopen(path, "w");
+	if (!file)
+		return false;
+	fprintf(file, "%d %" PRIu64 " %d %d %d", record->released, record->stamped, record->in_sync[0],
+		record->in_sync[1], record->in_sync[2]);
+	for (unsigned i = 0; i < 3; i++) {
+		fputc(' ', file);
+		for (unsigned k = 0; k < 16; k++)
+			fprintf(file, "%02x", record->regions[i].bytes[k]);
+	}
+	fputc('\n', file);
+	bool written = fflush(file) == 0 && fsync(fileno(file)) == 0;
+	return fclose(file) == 0 && written && rename(path, io->record_path) == 0;
+}
+
+static void on_stored(uv_timer_t *timer)
+{
+	struct io *io = timer->data;
+	client_record_stored(io->client, io->status == 0 ? UPSTAIRS_STORED : UPSTAIRS_UNKNOWN);
+}
+
+static void store_record(void *context, const struct upstairs_record *record)
+{
+	struct io *io = context;
+	if (!write_record(io, record)) {
+		fprintf(stderr, "upstairs-io: %s: cannot be written\n", io->record_path);
+		io->status = 1;
+	}
+	uv_timer_start(&io->stored, on_stored, 0, 0);
+}
+
+/* The work */
+
+static uint64_t mix(uint64_t value)
+{
+	value = (value ^ (value >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	value = (value ^ (value >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return value ^ (value >> 31);
+}
+
+static void pattern(uint64_t seed, uint64_t offset, uint8_t *bytes, uint64_t length)
+{
+	for (uint64_t i = 0; i + 8 <= length; i += 8) {
+		uint64_t value = mix(seed * UINT64_C(0x9e3779b97f4a7c15) + offset + i);
+		memcpy(bytes + i, &value, 8);
+	}
+}
+
+static void end(struct io *io)
+{
+	if (io->is_ending)
+		return;
+	io->is_ending = true;
+	client_deactivate(io->client);
+}
+
+static void next(struct slot_of_work *slot);
+
+static void on_done(struct client_request *request, int error)
+{
+	struct slot_of_work *slot = container_of(request, struct slot_of_work, request);
+	struct io *io = slot->io;
+	io->in_flight--;
+	io->done++;
+	io->nanoseconds += uv_hrtime() - slot->started;
+	if (error) {
+		fprintf(stderr, "upstairs-io: at %" PRIu64 ": %s\n", request->offset, strerror(-error));
+		io->status = 1;
+	}
+	if (io->verifies && !error) {
+		uint8_t *wanted = malloc(request->length);
+		pattern(io->seed, request->offset, wanted, request->length);
+		if (memcmp(wanted, request->buffer, request->length) != 0) {
+			fprintf(stderr, "upstairs-io: at %" PRIu64 ": not what was written\n", request->offset);
+			io->status = 1;
+		}
+		free(wanted);
+	}
+	if (request->operation == UPSTAIRS_READ && !io->verifies && io->until == 0 && !error)
+		fwrite(request->buffer, 1, request->length, stdout);
+	next(slot);
+}
+
+static void submit(struct slot_of_work *slot, enum upstairs_operation operation, uint64_t offset, uint64_t length)
+{
+	slot->request.operation = operation;
+	slot->request.offset = offset;
+	slot->request.length = length;
+	slot->request.done = on_done;
+	slot->started = uv_hrtime();
+	slot->io->in_flight++;
+	client_submit(slot->io->client, &slot->request);
+}
+
+static void next(struct slot_of_work *slot)
+{
+	struct io *io = slot->io;
+	bool is_over = io->status || (io->until ? uv_hrtime() >= io->until : io->next >= io->end);
+	if (!is_over) {
+		uint64_t offset = io->next;
+		if (io->is_random)
+			offset = mix(io->seed + io->next) % (io->end / io->length) * io->length;
+		io->next += io->is_random ? 1 : io->length;
+		uint64_t length = offset + io->length > io->end ? io->end - offset : io->length;
+		if (io->operation == UPSTAIRS_WRITE && io->until == 0 && io->seed)
+			pattern(io->seed, offset, slot->request.buffer, length);
+		submit(slot, io->operation, offset, length);
+	} else if (io->in_flight == 0 && io->flushes && !io->status) {
+		io->flushes = false;
+		submit(slot, UPSTAIRS_FLUSH, 0, 0);
+	} else if (io->in_flight == 0) {
+		end(io);
+	}
+}
+
+static void run(struct io *io, unsigned depth)
+{
+	io->depth = depth;
+	for (unsigned i = 0; i < depth; i++) {
+		io->slots[i].io = io;
+		io->slots[i].request.buffer = aligned_alloc(4096, UPSTAIRS_REQUEST_MAX);
+		memset(io->slots[i].request.buffer, 7, UPSTAIRS_REQUEST_MAX);
+	}
+	io->in_flight++; /* so that none of them ends it while others have not begun */
+	for (unsigned i = 0; i < depth; i++)
+		next(&io->slots[i]);
+	io->in_flight--;
+	if (io->in_flight == 0)
+		next(&io->slots[0]);
+}
+
+static uint64_t number(const struct io *io, int word)
+{
+	return word < io->word_count ? strtoull(io->words[word], NULL, 0) : 0;
+}
+
+static void begin(struct io *io)
+{
+	const char *what = io->words[0];
+	uint64_t block_size, block_count;
+	upstairs_geometry(client_core(io->client), &block_size, &block_count);
+	io->length = 64 << 10;
+	io->seed = number(io, 1);
+	io->end = number(io, 2);
+	if (strcmp(what, "fill") == 0) {
+		io->operation = UPSTAIRS_WRITE;
+		io->flushes = true;
+		run(io, 8);
+	} else if (strcmp(what, "verify") == 0) {
+		io->operation = UPSTAIRS_READ;
+		io->verifies = true;
+		run(io, 8);
+	} else if (strcmp(what, "read") == 0) {
+		io->operation = UPSTAIRS_READ;
+		io->next = number(io, 1);
+		io->end = io->next + number(io, 2);
+		run(io, 1);
+	} else if (strcmp(what, "bench") == 0) {
+		io->operation = strcmp(io->words[1], "read") == 0 ? UPSTAIRS_READ : UPSTAIRS_WRITE;
+		io->length = number(io, 4);
+		io->end = block_size * block_count;
+		io->until = uv_hrtime() + number(io, 3) * UINT64_C(1000000000);
+		io->is_random = io->length < (1 << 20);
+		io->seed = 1;
+		run(io, (unsigned)number(io, 2));
+	} else if (strcmp(what, "flush") == 0) {
+		io->flushes = true;
+		io->end = 0;
+		run(io, 1);
+	} else {
+		end(io);
+	}
+}
+
+static void show(const struct io *io)
+{
+	static const char *const states[] = { "absent", "connecting", "waiting", "mending", "replay", "repair", "active",
+		"failed" };
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		printf("slot %u: %s\n", i, states[upstairs_slot_state(client_core(io->client), i)]);
+}
+
+static void on_closed(void *context)
+{
+	struct io *io = context;
+	uv_close((uv_handle_t *)&io->stored, NULL);
+}
+
+static void changed(void *context)
+{
+	struct io *io = context;
+	const struct upstairs *core = client_core(io->client);
+	switch (upstairs_state(core)) {
+	case UPSTAIRS_SERVING:
+		if (!io->has_begun) {
+			io->has_begun = true;
+			if (strcmp(io->words[0], "status") == 0)
+				show(io);
+			begin(io);
+		}
+		break;
+	case UPSTAIRS_REFUSED:
+	case UPSTAIRS_FENCED:
+		io->status = 1;
+		/* fall through */
+	case UPSTAIRS_RELEASED:
+		client_close(io->client);
+		break;
+	default:
+		break;
+	}
+}
+
+static void report(void *context, unsigned slot, const char *text)
+{
+	(void)context;
+	if (slot < UPSTAIRS_SLOTS)
+		fprintf(stderr, "upstairs-io: slot %u: %s\n", slot, text);
+	else
+		fprintf(stderr, "upstairs-io: %s\n", text);
+}
+
+static bool parse_target(char *text, struct sockaddr_storage *address)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)address;
+	char *colon = strrchr(text, ':');
+	if (!colon)
+		return false;
+	*colon = '\0';
+	in->sin_family = AF_INET;
+	in->sin_port = htons((uint16_t)atoi(colon + 1));
+	return inet_pton(AF_INET, text, &in->sin_addr) == 1;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option table[] = {
+		{ "target", required_argument, NULL, 't' },
+		{ "generation", required_argument, NULL, 'g' },
+		{ "record", required_argument, NULL, 'r' },
+		{ 0 },
+	};
+	static struct io io;
+	struct client_options options = { .block_size = 4096, .leave_after = 3000, .wait_for_named = 3000, .flush_interval = 2000 };
+	uint64_t generation = 0;
+	unsigned targets = 0;
+	for (int option; (option = getopt_long(argc, argv, "", table, NULL)) != -1;) {
+		if (option == 't' && targets < UPSTAIRS_SLOTS && parse_target(optarg, &options.targets[targets]))
+			targets++;
+		else if (option == 'g')
+			generation = strtoull(optarg, NULL, 0);
+		else if (option == 'r')
+			io.record_path = optarg;
+		else
+			return 64;
+	}
+	if (targets != UPSTAIRS_SLOTS || !generation || !io.record_path || optind >= argc) {
+		fprintf(stderr, "usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE COMMAND...\n");
+		return 64;
+	}
+	io.words = argv + optind;
+	io.word_count = argc - optind;
+	load_record(&io);
+	options.history = aligned_alloc(4096, HISTORY_SIZE);
+	options.history_size = HISTORY_SIZE;
+	const struct client_user user = {
+		.context = &io,
+		.store_record = store_record,
+		.report = report,
+		.changed = changed,
+		.closed = on_closed,
+	};
+	uv_loop_init(&io.loop);
+	uv_timer_init(&io.loop, &io.stored);
+	io.stored.data = &io;
+	uint64_t started = uv_hrtime();
+	io.client = client_open(&io.loop, &options, &user);
+	if (!io.client)
+		return 70;
+	client_activate(io.client, generation, &io.record);
+	uv_run(&io.loop, UV_RUN_DEFAULT);
+	uv_loop_close(&io.loop);
+	free(options.history);
+	for (unsigned i = 0; i < io.depth; i++)
+		free(io.slots[i].request.buffer);
+	double seconds = (double)(uv_hrtime() - started) / 1e9;
+	if (io.until)
+		printf("%.0f requests a second, %.1f us each\n", (double)io.done / (double)number(&io, 3),
+			(double)io.nanoseconds / 1e3 / (double)io.done);
+	fprintf(stderr, "upstairs-io: %s, %" PRIu64 " requests in %.2f s\n", io.status ? "failed" : "done", io.done, seconds);
+	return io.status;
+}

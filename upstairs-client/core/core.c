@@ -1,0 +1,425 @@
+/* core.c: life, state and record of an upstairs, and what it does next whenever something has changed. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core-internal.h"
+
+void *core_allocate(struct upstairs *upstairs, size_t size)
+{
+	return upstairs->environment.allocate(upstairs->environment.context, size);
+}
+
+void core_release(struct upstairs *upstairs, void *memory)
+{
+	if (memory)
+		upstairs->environment.release(upstairs->environment.context, memory);
+}
+
+void core_report(struct upstairs *upstairs, unsigned slot, const char *format, ...)
+{
+	char text[256];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	upstairs->environment.report(upstairs->environment.context, slot, text);
+}
+
+void core_set_state(struct upstairs *upstairs, enum upstairs_state state)
+{
+	if (upstairs->state == state)
+		return;
+	upstairs->state = state;
+	upstairs->environment.changed(upstairs->environment.context);
+}
+
+uint64_t core_next_flush_number(struct upstairs *upstairs)
+{
+	uint64_t kept = history_flush_number(&upstairs->history);
+	if (upstairs->flush_number < kept)
+		upstairs->flush_number = kept;
+	history_set_flush_number(&upstairs->history, ++upstairs->flush_number);
+	return upstairs->flush_number;
+}
+
+struct crucible_job core_job(const struct upstairs *upstairs, uint64_t id)
+{
+	return (struct crucible_job){
+		.upstairs_id = upstairs->options.upstairs_id,
+		.session_id = upstairs->options.session_id,
+		.job_id = id,
+	};
+}
+
+unsigned core_counted(const struct upstairs *upstairs)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		count += upstairs->slots[i].phase == SLOT_COUNTED;
+	return count;
+}
+
+static bool is_over(const struct upstairs *upstairs)
+{
+	return upstairs->state == UPSTAIRS_IDLE || upstairs->state >= UPSTAIRS_RELEASED;
+}
+
+/* Ends */
+
+static void disconnect_all(struct upstairs *upstairs)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		struct slot *slot = &upstairs->slots[i];
+		upstairs->in_activation[i] = false;
+		if (slot->phase >= SLOT_CONNECTING && slot->phase != SLOT_FAILED)
+			slot_drop(upstairs, i, NULL);
+	}
+}
+
+static void stop(struct upstairs *upstairs, enum upstairs_state state)
+{
+	mend_end(upstairs);
+	core_set_state(upstairs, state);
+	disconnect_all(upstairs);
+	jobs_fail_all(upstairs, -EIO);
+	core_report(upstairs, UPSTAIRS_SLOTS, "%s", upstairs->reason);
+}
+
+void core_fence(struct upstairs *upstairs, const char *format, ...)
+{
+	va_list args;
+	if (is_over(upstairs))
+		return;
+	va_start(args, format);
+	vsnprintf(upstairs->reason, sizeof upstairs->reason, format, args);
+	va_end(args);
+	stop(upstairs, UPSTAIRS_FENCED);
+}
+
+void core_refuse(struct upstairs *upstairs, const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	vsnprintf(upstairs->reason, sizeof upstairs->reason, format, args);
+	va_end(args);
+	stop(upstairs, UPSTAIRS_REFUSED);
+}
+
+void upstairs_fence(struct upstairs *upstairs, const char *why)
+{
+	core_fence(upstairs, "%s", why);
+}
+
+/* The record */
+
+void core_store(struct upstairs *upstairs, const struct upstairs_record *record)
+{
+	upstairs->storing = *record;
+	upstairs->storing.exists = true;
+	upstairs->is_storing = true;
+	upstairs->store_again_at = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (record->in_sync[i])
+			upstairs->slots[i].is_named = true; /* invariant 3 */
+		if (upstairs->slots[i].has_region)
+			upstairs->storing.regions[i] = upstairs->slots[i].region;
+	}
+	upstairs->environment.store_record(upstairs->environment.context, &upstairs->storing);
+}
+
+void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outcome)
+{
+	if (!upstairs->is_storing || is_over(upstairs))
+		return;
+	if (outcome == UPSTAIRS_SUPERSEDED) {
+		core_fence(upstairs, "the claim record is no longer ours");
+		return;
+	}
+	if (outcome == UPSTAIRS_UNKNOWN) {
+		upstairs->store_again_at = upstairs->now + RECORD_RETRY_MS;
+		return;
+	}
+	upstairs->is_storing = false;
+	upstairs->record = upstairs->storing;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		struct slot *slot = &upstairs->slots[i];
+		slot->is_named = upstairs->record.in_sync[i];
+		if (slot->is_named && slot->phase == SLOT_JOINING && upstairs->state != UPSTAIRS_ACTIVATING)
+			slot->phase = SLOT_COUNTED;
+	}
+	core_advance(upstairs);
+	if (!is_over(upstairs))
+		jobs_try_answers(upstairs);
+}
+
+/* While it serves */
+
+/* A named slot whose connection is gone leaves, as long as two counted ones remain. */
+static bool wants_to_leave(const struct upstairs *upstairs, unsigned index)
+{
+	const struct slot *slot = &upstairs->slots[index];
+	return slot->is_named && slot->phase != SLOT_COUNTED && slot->phase != SLOT_REPLAY &&
+		slot->phase != SLOT_JOINING && core_counted(upstairs) >= 2;
+}
+
+/* It has executed everything that was sent, and nothing is acknowledged meanwhile. */
+static bool wants_to_join(const struct upstairs *upstairs, unsigned index)
+{
+	const struct slot *slot = &upstairs->slots[index];
+	return slot->phase == SLOT_JOINING && !slot->is_named && slot->outstanding_count == 0;
+}
+
+static void change_record(struct upstairs *upstairs)
+{
+	struct upstairs_record record = upstairs->record;
+	bool changes = false;
+	if (upstairs->is_storing)
+		return;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (wants_to_leave(upstairs, i)) {
+			record.in_sync[i] = false;
+			changes = true;
+		}
+	}
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !changes; i++) {
+		if (wants_to_join(upstairs, i)) {
+			record.in_sync[i] = true;
+			changes = true;
+		}
+	}
+	record.released = false;
+	if (changes)
+		core_store(upstairs, &record);
+}
+
+static void bring_back(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase == SLOT_JOINING && slot->is_named && !upstairs->is_storing)
+		slot->phase = SLOT_COUNTED;
+	if (slot->phase != SLOT_PRESENT || !replay_is_possible(upstairs, index))
+		return;
+	if (!replay_begin(upstairs, index))
+		slot_drop(upstairs, index, "out of memory");
+}
+
+static void serve(struct upstairs *upstairs)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !is_over(upstairs); i++)
+		bring_back(upstairs, i);
+	change_record(upstairs);
+	if (upstairs->state != UPSTAIRS_DEACTIVATING)
+		core_set_state(upstairs, core_counted(upstairs) >= 2 ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
+	jobs_retry_reads(upstairs);
+	jobs_go_on(upstairs);
+}
+
+/* Everything is answered: flush, record, disconnect. */
+static void deactivate(struct upstairs *upstairs)
+{
+	if (!jobs_idle(upstairs) || upstairs->is_storing)
+		return;
+	if (upstairs->record.released) {
+		snprintf(upstairs->reason, sizeof upstairs->reason, "released");
+		stop(upstairs, UPSTAIRS_RELEASED);
+		return;
+	}
+	uint64_t end = history_end(&upstairs->history);
+	struct upstairs_record record = upstairs->record;
+	record.released = true;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (!upstairs->slots[i].is_named)
+			continue;
+		if (upstairs->slots[i].phase != SLOT_COUNTED)
+			return;
+		if (history_slot(&upstairs->history, i)->place < end) {
+			jobs_flush(upstairs, NULL);
+			return;
+		}
+	}
+	core_store(upstairs, &record);
+}
+
+void core_advance(struct upstairs *upstairs)
+{
+	/* What is done here may call for it again: once more from the beginning, not from within. */
+	if (upstairs->is_advancing) {
+		upstairs->advance_again = true;
+		return;
+	}
+	upstairs->is_advancing = true;
+	do {
+		upstairs->advance_again = false;
+		if (upstairs->state == UPSTAIRS_ACTIVATING)
+			activate_advance(upstairs);
+		if (upstairs->state != UPSTAIRS_ACTIVATING && !is_over(upstairs))
+			serve(upstairs);
+		if (upstairs->state == UPSTAIRS_DEACTIVATING)
+			deactivate(upstairs);
+	} while (upstairs->advance_again);
+	upstairs->is_advancing = false;
+}
+
+/* The interface */
+
+struct upstairs *upstairs_open(const struct upstairs_options *options,
+	const struct upstairs_environment *environment, struct history *history, bool history_is_kept)
+{
+	struct upstairs *upstairs = environment->allocate(environment->context, sizeof *upstairs);
+	if (!upstairs)
+		return NULL;
+	*upstairs = (struct upstairs){
+		.options = *options,
+		.environment = *environment,
+		.history = *history,
+		.resumes = history_is_kept,
+		.state = UPSTAIRS_IDLE,
+		.region.block_size = options->block_size,
+		.region.extent_size = options->extent_size,
+		.region.extent_count = options->extent_count,
+	};
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		slot_init(&upstairs->slots[i]);
+	jobs_init(upstairs);
+	return upstairs;
+}
+
+void upstairs_close(struct upstairs *upstairs)
+{
+	if (!upstairs)
+		return;
+	struct job *job, *following;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		struct slot *slot = &upstairs->slots[i];
+		if (slot->phase >= SLOT_CONNECTING && slot->phase != SLOT_FAILED)
+			upstairs->environment.disconnect(upstairs->environment.context, i);
+		core_release(upstairs, slot->versions);
+	}
+	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
+		job_free(upstairs, job);
+	mend_end(upstairs);
+	core_release(upstairs, upstairs->dependencies);
+	core_release(upstairs, upstairs);
+}
+
+void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const struct upstairs_record *record,
+	uint64_t now)
+{
+	upstairs->generation = generation;
+	upstairs->record = *record;
+	upstairs->now = upstairs->activation_began = now;
+	upstairs->flushed_to = history_begin(&upstairs->history);
+	unsigned places = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		upstairs->slots[i].is_named = record->in_sync[i];
+		places += record->in_sync[i] && history_slot(&upstairs->history, i)->place > 0;
+	}
+	upstairs->resumes = upstairs->resumes && record->exists && places >= 2;
+	core_set_state(upstairs, UPSTAIRS_ACTIVATING);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		slot_connect(upstairs, i);
+}
+
+void upstairs_deactivate(struct upstairs *upstairs)
+{
+	if (upstairs->state != UPSTAIRS_SERVING && upstairs->state != UPSTAIRS_PAUSED)
+		return;
+	core_set_state(upstairs, UPSTAIRS_DEACTIVATING);
+	core_advance(upstairs);
+}
+
+void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	if (upstairs->state >= UPSTAIRS_RELEASED)
+		upstairs->environment.complete(upstairs->environment.context, request, -EIO);
+	else
+		jobs_submit(upstairs, request);
+}
+
+void upstairs_tick(struct upstairs *upstairs, uint64_t now)
+{
+	upstairs->now = now;
+	if (is_over(upstairs))
+		return;
+	if (upstairs->is_storing && upstairs->store_again_at && now >= upstairs->store_again_at) {
+		upstairs->store_again_at = 0;
+		upstairs->environment.store_record(upstairs->environment.context, &upstairs->storing);
+	}
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !is_over(upstairs); i++)
+		slot_tick(upstairs, i);
+	if (!is_over(upstairs) && upstairs->region.block_size)
+		jobs_tick(upstairs);
+	core_advance(upstairs);
+}
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+uint64_t upstairs_deadline(const struct upstairs *upstairs)
+{
+	uint64_t deadline = UINT64_MAX;
+	if (is_over(upstairs))
+		return deadline;
+	if (upstairs->is_storing && upstairs->store_again_at)
+		deadline = upstairs->store_again_at;
+	if (upstairs->state == UPSTAIRS_ACTIVATING)
+		deadline = earlier(deadline, upstairs->activation_began + upstairs->options.wait_for_named);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (slot->phase == SLOT_ABSENT)
+			deadline = earlier(deadline, slot->retry_at);
+		else if (slot->phase != SLOT_FAILED)
+			deadline = earlier(deadline, earlier(slot->last_heard + SILENCE_MS, slot->last_ping + PING_MS));
+		if (slot->phase == SLOT_COUNTED && !list_empty(&slot->outstanding))
+			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
+	}
+	if (upstairs->flushed_to < history_end(&upstairs->history))
+		deadline = earlier(deadline, upstairs->last_flush_at + upstairs->options.flush_interval);
+	return deadline > upstairs->now ? deadline : upstairs->now + 1;
+}
+
+enum upstairs_state upstairs_state(const struct upstairs *upstairs)
+{
+	return upstairs->state;
+}
+
+enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, unsigned slot)
+{
+	switch (upstairs->slots[slot].phase) {
+	case SLOT_ABSENT:
+		return UPSTAIRS_SLOT_ABSENT;
+	case SLOT_CONNECTING:
+	case SLOT_HELLO:
+	case SLOT_PROMOTE:
+	case SLOT_REGION:
+	case SLOT_VERSIONS:
+		return UPSTAIRS_SLOT_CONNECTING;
+	case SLOT_PRESENT:
+		return UPSTAIRS_SLOT_WAITING;
+	case SLOT_MENDING:
+		return UPSTAIRS_SLOT_MENDING;
+	case SLOT_REPLAY:
+	case SLOT_JOINING:
+		return UPSTAIRS_SLOT_REPLAY;
+	case SLOT_COUNTED:
+		return UPSTAIRS_SLOT_ACTIVE;
+	case SLOT_FAILED:
+		break;
+	}
+	return UPSTAIRS_SLOT_FAILED;
+}
+
+const char *upstairs_reason(const struct upstairs *upstairs)
+{
+	return upstairs->reason;
+}
+
+void upstairs_geometry(const struct upstairs *upstairs, uint64_t *block_size, uint64_t *block_count)
+{
+	*block_size = upstairs->region.block_size;
+	*block_count = upstairs->region.extent_size * upstairs->region.extent_count;
+}

@@ -1,0 +1,82 @@
+/* history.h: the writes since the last flush that every slot has, in memory that outlives the process.
+ *
+ * Implements design section 6.4. The area is given by the caller: a shared mapping of a file on tmpfs in
+ * the product, plain memory in the simulator. It is a ring of entries, oldest first, each with the bytes
+ * and contexts of one write in the order in which they were submitted.
+ *
+ * 1. An entry counts from the moment history_publish() has set its number; no frame of it may be sent
+ *    before. What is killed in the middle of an append leaves nothing.
+ * 2. Positions are entry numbers: they rise by one with each entry, never repeat, and a slot's place is the
+ *    number of the first entry that it may lack.
+ * 3. Entries below the lowest place of the slots that are kept are dropped by history_trim(); the memory of
+ *    an entry stays where it is until then.
+ * 4. Every entry has a checksum over all of it; history_open() refuses an area in which one is wrong.
+ *
+ * No I/O, no allocation. Not thread-safe: the core's thread.
+ */
+#ifndef UPSTAIRS_HISTORY_H
+#define UPSTAIRS_HISTORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "codec.h"
+
+enum { UPSTAIRS_SLOTS = 3 };
+
+/* One write. `contexts` and `data` lie behind it, in this order. */
+struct history_entry {
+	uint64_t number; /* 0: not published */
+	uint64_t size;   /* of all of it, a multiple of 8 */
+	uint64_t start, count; /* blocks */
+	uint64_t checksum;
+};
+
+/* What is known of a slot, kept beside the entries. */
+struct history_slot {
+	uint64_t place;      /* entry number; 0: none, only a repair brings it back */
+	uint64_t must_show;  /* generation that its region shows at least */
+};
+
+struct history {
+	struct history_area *area;
+	uint64_t block_size;
+};
+
+/* Makes an empty history in `size` bytes at `memory`, aligned to 8, for one claim (`key`: any bytes that
+ * change when the record does). Returns 0 or -EINVAL if the area is too small. */
+int history_create(struct history *history, void *memory, size_t size, uint64_t block_size,
+	const struct crucible_uuid *key);
+/* Takes over what an earlier process left. Returns 0, -ENOENT if there is none for `key`, or -EBADMSG if it is
+ * damaged, with *wrong a constant text. */
+int history_open(struct history *history, void *memory, size_t size, const struct crucible_uuid *key,
+	const char **wrong);
+
+/* Room for a write of `count` blocks; NULL if there is none before a trim. */
+struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count);
+/* The entry is complete: gives it the next number. Only the one reserved last, once. */
+void history_publish(struct history *history, struct history_entry *entry);
+
+struct crucible_block_context *history_contexts(const struct history_entry *entry);
+void *history_data(const struct history_entry *entry);
+
+/* The number that the next entry gets. */
+uint64_t history_end(const struct history *history);
+/* The number of the oldest entry there is; history_end() if there is none. */
+uint64_t history_begin(const struct history *history);
+/* Walks: the newest, the one before, ... NULL behind the oldest; and the other way round. */
+const struct history_entry *history_newest(const struct history *history);
+const struct history_entry *history_before(const struct history *history, const struct history_entry *entry);
+/* Drops the entries below `number`. */
+void history_trim(struct history *history, uint64_t number);
+/* Bytes in use, and in all. */
+uint64_t history_used(const struct history *history);
+uint64_t history_capacity(const struct history *history);
+
+struct history_slot *history_slot(struct history *history, unsigned slot);
+/* A counter that no process repeats: flush numbers that were ever sent. */
+uint64_t history_flush_number(const struct history *history);
+void history_set_flush_number(struct history *history, uint64_t number);
+
+#endif

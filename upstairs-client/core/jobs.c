@@ -1,0 +1,657 @@
+/* jobs.c: requests as jobs.
+ *
+ * A job is sent to every slot that receives (a read to one). It carries per slot the ids of the jobs that it
+ * must run after: those sent on that connection, not answered yet, that touch the same blocks, or a flush.
+ * Jobs before the last flush of the connection are left out and that flush stands for them, since a
+ * downstairs forgets older ids when it completes a flush (crucible-protocol.md 4.2, trap T14). What a slot has
+ * answered it has executed, and so need not be named.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core-internal.h"
+
+void jobs_init(struct upstairs *upstairs)
+{
+	list_init(&upstairs->jobs);
+	list_init(&upstairs->held_reads);
+	for (unsigned i = 0; i < JOB_BUCKETS; i++) {
+		list_init(&upstairs->by_id[i]);
+		list_init(&upstairs->by_range[i]);
+	}
+	upstairs->next_id = 1;
+	upstairs->waiting_end = &upstairs->waiting;
+}
+
+/* The range table: jobs that others may depend on, by the stretches of the volume that they touch. No job is
+ * longer than a stretch, so it touches two at most. */
+
+static uint64_t stretch_of(const struct upstairs *upstairs, uint64_t block)
+{
+	return block / (UPSTAIRS_REQUEST_MAX / upstairs->region.block_size);
+}
+
+static void enter_range(struct upstairs *upstairs, struct job *job)
+{
+	uint64_t first = stretch_of(upstairs, job->start), last = stretch_of(upstairs, job->start + job->count - 1);
+	list_append(&upstairs->by_range[first % JOB_BUCKETS], &job->range_links[0].link);
+	if (last != first)
+		list_append(&upstairs->by_range[last % JOB_BUCKETS], &job->range_links[1].link);
+}
+
+static bool overlap(const struct job *a, const struct job *b)
+{
+	return a->start < b->start + b->count && b->start < a->start + a->count;
+}
+
+typedef bool (*job_visitor)(void *context, struct job *other);
+
+/* Visits each other job of the table that touches blocks of this one, until a visit returns false. */
+static bool visit_overlapping(struct upstairs *upstairs, const struct job *job, job_visitor visit, void *context)
+{
+	uint64_t first = stretch_of(upstairs, job->start), last = stretch_of(upstairs, job->start + job->count - 1);
+	for (uint64_t stretch = first; stretch <= last; stretch++) {
+		struct range_link *link;
+		LIST_FOR_EACH(link, &upstairs->by_range[stretch % JOB_BUCKETS], link)
+		{
+			struct job *other = link->job;
+			bool was_visited = stretch != first && stretch_of(upstairs, other->start) <= first;
+			if (other != job && !was_visited && overlap(job, other) && !visit(context, other))
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Life of a job */
+
+struct job *job_new(struct upstairs *upstairs, enum job_kind kind, uint64_t start, uint64_t count)
+{
+	struct job *job = core_allocate(upstairs, sizeof *job);
+	if (!job)
+		return NULL;
+	*job = (struct job){
+		.id = upstairs->next_id++,
+		.kind = kind,
+		.start = start,
+		.count = count,
+		.since = upstairs->now,
+	};
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		list_init(&job->slot_links[i]);
+	for (unsigned i = 0; i < 2; i++) {
+		list_init(&job->range_links[i].link);
+		job->range_links[i].job = job;
+	}
+	list_init(&job->all_link);
+	list_init(&job->held_link);
+	list_init(&job->id_link);
+	list_append(&upstairs->jobs, &job->all_link);
+	list_append(&upstairs->by_id[job->id % JOB_BUCKETS], &job->id_link);
+	if (kind == JOB_READ || kind == JOB_WRITE)
+		enter_range(upstairs, job);
+	return job;
+}
+
+void job_free(struct upstairs *upstairs, struct job *job)
+{
+	list_remove(&job->all_link);
+	list_remove(&job->held_link);
+	list_remove(&job->id_link);
+	list_remove(&job->range_links[0].link);
+	list_remove(&job->range_links[1].link);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (job->states[i] == JOB_SENT)
+			upstairs->slots[i].outstanding_count--;
+		list_remove(&job->slot_links[i]);
+	}
+	core_release(upstairs, job);
+}
+
+struct job *job_by_id(const struct upstairs *upstairs, uint64_t id)
+{
+	struct job *job;
+	LIST_FOR_EACH(job, &upstairs->by_id[id % JOB_BUCKETS], id_link)
+	{
+		if (job->id == id)
+			return job;
+	}
+	return NULL;
+}
+
+static void free_if_over(struct upstairs *upstairs, struct job *job)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (job->states[i] == JOB_SENT || job->states[i] == JOB_COVERED)
+			return;
+	}
+	if (job->is_answered)
+		job_free(upstairs, job);
+}
+
+/* Sending */
+
+struct gathering {
+	struct upstairs *upstairs;
+	const struct job *job;
+	unsigned index;
+	size_t count;
+	bool failed;
+};
+
+static bool gather(void *context, struct job *other)
+{
+	struct gathering *gathering = context;
+	struct upstairs *upstairs = gathering->upstairs;
+	bool matters = other->states[gathering->index] == JOB_SENT && other->id < gathering->job->id &&
+		other->id > upstairs->slots[gathering->index].base &&
+		(gathering->job->kind != JOB_READ || other->kind != JOB_READ);
+	if (!matters)
+		return true;
+	if (gathering->count == upstairs->dependencies_room) {
+		size_t room = upstairs->dependencies_room ? upstairs->dependencies_room * 2 : 256;
+		uint64_t *larger = core_allocate(upstairs, room * sizeof *larger);
+		if (!larger) {
+			gathering->failed = true;
+			return false;
+		}
+		memcpy(larger, upstairs->dependencies, gathering->count * sizeof *larger);
+		core_release(upstairs, upstairs->dependencies);
+		upstairs->dependencies = larger;
+		upstairs->dependencies_room = room;
+	}
+	upstairs->dependencies[gathering->count++] = other->id;
+	return true;
+}
+
+/* What the job must run after on this connection. False without memory. */
+static bool gather_dependencies(struct upstairs *upstairs, struct job *job, unsigned index,
+	struct crucible_u64s *dependencies)
+{
+	struct slot *slot = &upstairs->slots[index];
+	struct gathering gathering = { .upstairs = upstairs, .job = job, .index = index };
+	if (job->kind == JOB_FLUSH) {
+		struct list *link;
+		for (link = slot->outstanding.next; link != &slot->outstanding && !gathering.failed; link = link->next)
+			gather(&gathering, (struct job *)((char *)link - offsetof(struct job, slot_links) -
+								   index * sizeof(struct list)));
+	} else if (job->kind != JOB_REPLAY) {
+		visit_overlapping(upstairs, job, gather, &gathering);
+	}
+	struct job *base = slot->base ? job_by_id(upstairs, slot->base) : NULL;
+	if (base && base->states[index] == JOB_SENT && job->kind != JOB_REPLAY) {
+		/* gather() leaves it out, as it takes what is above the base only */
+		uint64_t kept = slot->base;
+		slot->base = 0;
+		gather(&gathering, base);
+		slot->base = kept;
+	}
+	*dependencies = (struct crucible_u64s){ upstairs->dependencies, gathering.count };
+	return !gathering.failed;
+}
+
+static void describe_write(const struct upstairs *upstairs, const struct job *job, struct crucible_message *message)
+{
+	const struct crucible_block_context *contexts = history_contexts(job->entry);
+	uint64_t skipped = job->start - job->entry->start;
+	message->type = CRUCIBLE_WRITE;
+	message->write.start = job->start;
+	message->write.contexts.items = contexts + skipped;
+	message->write.contexts.count = job->count;
+	message->write.data.bytes =
+		(const uint8_t *)history_data(job->entry) + skipped * upstairs->region.block_size;
+	message->write.data.length = job->count * upstairs->region.block_size;
+}
+
+void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	struct crucible_message message = { .job = core_job(upstairs, job->id) };
+	if (!gather_dependencies(upstairs, job, index, &message.dependencies)) {
+		slot_drop(upstairs, index, "out of memory");
+		return;
+	}
+	switch (job->kind) {
+	case JOB_READ:
+		message.type = CRUCIBLE_READ_REQUEST;
+		message.read_request.start = job->start;
+		message.read_request.count = job->count;
+		job->asked[index] = true;
+		break;
+	case JOB_WRITE:
+	case JOB_REPLAY:
+		describe_write(upstairs, job, &message);
+		break;
+	case JOB_FLUSH:
+		message.type = CRUCIBLE_FLUSH;
+		message.flush.flush_number = job->flush_number;
+		message.flush.generation = upstairs->generation;
+		slot->base = job->id;
+		break;
+	}
+	job->states[index] = JOB_SENT;
+	list_append(&slot->outstanding, &job->slot_links[index]);
+	slot->outstanding_count++;
+	upstairs->environment.send(upstairs->environment.context, index, &message);
+}
+
+static void send_to_receivers(struct upstairs *upstairs, struct job *job)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (slot_receives(&upstairs->slots[i]))
+			job_send(upstairs, job, i);
+	}
+}
+
+/* A read goes to the counted slot with the least to do. False if there is none that was not asked. */
+static bool send_read(struct upstairs *upstairs, struct job *job)
+{
+	unsigned best = UPSTAIRS_SLOTS;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (slot->phase == SLOT_COUNTED && !job->asked[i] &&
+			(best == UPSTAIRS_SLOTS || slot->outstanding_count < upstairs->slots[best].outstanding_count))
+			best = i;
+	}
+	if (best < UPSTAIRS_SLOTS)
+		job_send(upstairs, job, best);
+	return best < UPSTAIRS_SLOTS;
+}
+
+/* Answers */
+
+static void answer(struct upstairs *upstairs, struct job *job, int error)
+{
+	struct upstairs_request *request = job->request;
+	job->is_answered = true;
+	job->request = NULL;
+	if (request)
+		upstairs->environment.complete(upstairs->environment.context, request, error);
+}
+
+/* Invariant 2. */
+static bool all_named_have_done(const struct upstairs *upstairs, const struct job *job)
+{
+	unsigned copies = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (slot->phase == SLOT_JOINING)
+			return false; /* it shall hold everything that is acknowledged: nothing is meanwhile */
+		if (!slot->is_named)
+			continue;
+		if (slot->phase != SLOT_COUNTED || job->states[i] != JOB_DONE)
+			return false;
+		copies++;
+	}
+	return copies >= 2;
+}
+
+static bool is_no_open_write(void *context, struct job *other)
+{
+	const struct job *read = context;
+	return other->kind != JOB_WRITE || other->is_answered || other->id > read->id;
+}
+
+static bool may_answer_read(struct upstairs *upstairs, struct job *job)
+{
+	if (!job->has_data)
+		return false;
+	/* design 6.10: a value that may yet vanish must not be seen */
+	if (visit_overlapping(upstairs, job, is_no_open_write, job))
+		return true;
+	if (list_empty(&job->held_link))
+		list_append(&upstairs->held_reads, &job->held_link);
+	return false;
+}
+
+static bool is_serving(const struct upstairs *upstairs)
+{
+	return upstairs->fence == FENCE_NONE &&
+		(upstairs->state == UPSTAIRS_SERVING || upstairs->state == UPSTAIRS_DEACTIVATING);
+}
+
+/* Answers if that is right, and frees the job if that was all. */
+static void try_answer(struct upstairs *upstairs, struct job *job)
+{
+	if (is_serving(upstairs) && !job->is_answered &&
+		(job->kind == JOB_READ ? may_answer_read(upstairs, job) : all_named_have_done(upstairs, job))) {
+		list_remove(&job->held_link);
+		answer(upstairs, job, 0);
+		struct job *read, *following;
+		LIST_FOR_EACH_SAFE(read, following, &upstairs->held_reads, held_link)
+		{
+			if (job->kind == JOB_WRITE)
+				try_answer(upstairs, read);
+		}
+	}
+	free_if_over(upstairs, job);
+}
+
+void jobs_try_answers(struct upstairs *upstairs)
+{
+	struct job *job, *following;
+	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
+		try_answer(upstairs, job);
+}
+
+void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (job->states[index] == JOB_SENT) {
+		list_remove(&job->slot_links[index]);
+		slot->outstanding_count--;
+	}
+	job->states[index] = JOB_DONE;
+	if (job->kind == JOB_FLUSH && slot->replay_flush != job->id) {
+		struct history_slot *kept = history_slot(&upstairs->history, index);
+		if (kept->place > 0 && job->covers > kept->place)
+			kept->place = job->covers;
+		jobs_trim(upstairs);
+	}
+	if (job->kind == JOB_FLUSH && slot->replay_flush == job->id)
+		replay_flushed(upstairs, job, index); /* looks at every job, also at this one */
+	else
+		try_answer(upstairs, job);
+	if (slot->phase == SLOT_JOINING || upstairs->state == UPSTAIRS_DEACTIVATING ||
+		upstairs->fence != FENCE_NONE)
+		core_advance(upstairs);
+}
+
+/* The one slot that a read was sent to cannot answer it. */
+static void read_elsewhere(struct upstairs *upstairs, struct job *job)
+{
+	if (send_read(upstairs, job))
+		return;
+	bool was_asked = false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		was_asked = was_asked || (job->asked[i] && upstairs->slots[i].phase == SLOT_COUNTED);
+	if (!was_asked)
+		return; /* no slot is counted: jobs_go_on() sends it */
+	answer(upstairs, job, -EIO); /* all copies were asked, and none is good */
+	free_if_over(upstairs, job);
+}
+
+static void take_read(struct upstairs *upstairs, struct job *job, unsigned index,
+	const struct crucible_message *message)
+{
+	bool fits = !message->read_response.result.failed &&
+		message->read_response.contexts.count == job->count &&
+		message->read_response.data.length == job->count * upstairs->region.block_size;
+	if (upstairs->fence == FENCE_READ && job->id == upstairs->fence_job) {
+		activate_fence_answer(upstairs, job, index, fits ? message : NULL);
+		return;
+	}
+	int status = fits && job->request
+		? upstairs->environment.take_data(upstairs->environment.context, job->request, message)
+		: -EBADMSG;
+	list_remove(&job->slot_links[index]);
+	upstairs->slots[index].outstanding_count--;
+	job->states[index] = JOB_DONE;
+	if (status < 0) {
+		core_report(upstairs, index, "block %llu or one of the %llu behind it is damaged: another copy is read",
+			(unsigned long long)job->start, (unsigned long long)job->count - 1);
+		read_elsewhere(upstairs, job);
+		return;
+	}
+	job->has_data = true;
+	try_answer(upstairs, job);
+}
+
+static void take_error_report(struct upstairs *upstairs, struct job *job, unsigned index,
+	const struct crucible_message *message)
+{
+	char text[120], why[160];
+	crucible_error_text(&message->error_report.error, text, sizeof text);
+	if (job->kind == JOB_FLUSH) {
+		/* the flush that it acknowledges next is hollow (trap T2): only a full copy makes it good */
+		upstairs->slots[index].lies = true;
+		history_slot(&upstairs->history, index)->place = 0;
+	} else if (++job->error_reports < ERROR_REPORTS_MAX) {
+		return; /* it tries again by itself */
+	}
+	snprintf(why, sizeof why, "reports an error: %s", text);
+	slot_drop(upstairs, index, why);
+}
+
+void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	static const enum crucible_message_type expected[] = {
+		[JOB_READ] = CRUCIBLE_READ_RESPONSE,
+		[JOB_WRITE] = CRUCIBLE_WRITE_ACK,
+		[JOB_FLUSH] = CRUCIBLE_FLUSH_ACK,
+		[JOB_REPLAY] = CRUCIBLE_WRITE_ACK,
+	};
+	struct job *job = job_by_id(upstairs, message->job.job_id);
+	if (!job || job->states[index] != JOB_SENT) {
+		slot_drop(upstairs, index, "answers a job that it was not sent");
+		return;
+	}
+	if (message->type == CRUCIBLE_ERROR_REPORT) {
+		take_error_report(upstairs, job, index, message);
+	} else if (message->type != expected[job->kind]) {
+		slot_drop(upstairs, index, "answers a job as if it were another one");
+	} else if (job->kind == JOB_READ) {
+		take_read(upstairs, job, index, message);
+	} else if (message->ack.failed) {
+		slot_drop(upstairs, index, "a write or flush failed");
+	} else {
+		job_done(upstairs, job, index);
+	}
+}
+
+void jobs_lost(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	struct job *job, *following;
+	slot->replay_flush = 0;
+	slot->base = 0;
+	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
+	{
+		if (job->states[index] != JOB_SENT && job->states[index] != JOB_COVERED)
+			continue;
+		list_remove(&job->slot_links[index]);
+		job->states[index] = JOB_NOT_SENT;
+		if (job->kind == JOB_READ && !job->has_data && job->request)
+			read_elsewhere(upstairs, job);
+		else
+			free_if_over(upstairs, job);
+	}
+	slot->outstanding_count = 0;
+}
+
+/* New jobs */
+
+struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, struct upstairs_request *request)
+{
+	struct job *job = job_new(upstairs, JOB_WRITE, entry->start, entry->count);
+	if (!job)
+		return NULL;
+	history_publish(&upstairs->history, entry);
+	job->entry = entry;
+	job->request = request;
+	send_to_receivers(upstairs, job);
+	return job;
+}
+
+struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	struct job *job = job_new(upstairs, JOB_FLUSH, 0, 0);
+	if (!job)
+		return NULL;
+	job->flush_number = core_next_flush_number(upstairs);
+	job->covers = history_end(&upstairs->history);
+	job->request = request;
+	job->is_answered = !request;
+	upstairs->flushed_to = job->covers;
+	upstairs->last_flush_at = upstairs->now;
+	send_to_receivers(upstairs, job);
+	return job;
+}
+
+static int start_write(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	struct history_entry *entry = history_reserve(&upstairs->history, request->start, request->count);
+	if (!entry) {
+		if (upstairs->flushed_to < history_end(&upstairs->history))
+			jobs_flush(upstairs, NULL);
+		return -EAGAIN;
+	}
+	memcpy(history_contexts(entry), request->contexts, request->count * sizeof *request->contexts);
+	memcpy(history_data(entry), request->data, request->count * upstairs->region.block_size);
+	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
+}
+
+static int start_read(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	struct job *job = job_new(upstairs, JOB_READ, request->start, request->count);
+	if (!job)
+		return -ENOMEM;
+	job->request = request;
+	send_read(upstairs, job);
+	return 0;
+}
+
+/* Makes a job of the request. -EAGAIN: not now. */
+static int start(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	if (!is_serving(upstairs))
+		return -EAGAIN;
+	switch (request->operation) {
+	case UPSTAIRS_READ:
+		return start_read(upstairs, request);
+	case UPSTAIRS_WRITE:
+		return start_write(upstairs, request);
+	case UPSTAIRS_FLUSH:
+		return jobs_flush(upstairs, request) ? 0 : -ENOMEM;
+	}
+	return -EINVAL;
+}
+
+static bool is_possible(const struct upstairs *upstairs, const struct upstairs_request *request)
+{
+	uint64_t blocks = upstairs->region.extent_size * upstairs->region.extent_count;
+	return request->operation == UPSTAIRS_FLUSH ||
+		(request->count > 0 && request->count <= UPSTAIRS_REQUEST_MAX / upstairs->region.block_size &&
+			request->start <= blocks && request->count <= blocks - request->start);
+}
+
+void jobs_submit(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	request->next = NULL;
+	*upstairs->waiting_end = request;
+	upstairs->waiting_end = &request->next;
+	jobs_go_on(upstairs);
+}
+
+void jobs_retry_reads(struct upstairs *upstairs)
+{
+	struct job *job, *following;
+	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
+	{
+		bool is_idle = job->kind == JOB_READ && !job->has_data && job->request;
+		for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+			is_idle = is_idle && job->states[i] != JOB_SENT;
+		if (is_idle) {
+			memset(job->asked, 0, sizeof job->asked);
+			send_read(upstairs, job);
+		}
+	}
+}
+
+void jobs_go_on(struct upstairs *upstairs)
+{
+	while (upstairs->waiting) {
+		struct upstairs_request *request = upstairs->waiting;
+		struct upstairs_request *next = request->next;
+		int status = upstairs->region.block_size == 0 ? -EAGAIN
+			: is_possible(upstairs, request)          ? start(upstairs, request)
+													  : -EINVAL;
+		if (status == -EAGAIN)
+			return;
+		upstairs->waiting = next;
+		if (!next)
+			upstairs->waiting_end = &upstairs->waiting;
+		if (status < 0)
+			upstairs->environment.complete(upstairs->environment.context, request, status);
+	}
+}
+
+void jobs_fail_all(struct upstairs *upstairs, int error)
+{
+	struct job *job, *following;
+	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
+	{
+		if (!job->is_answered)
+			answer(upstairs, job, error);
+		job_free(upstairs, job);
+	}
+	while (upstairs->waiting) {
+		struct upstairs_request *request = upstairs->waiting;
+		upstairs->waiting = request->next;
+		if (!upstairs->waiting)
+			upstairs->waiting_end = &upstairs->waiting;
+		upstairs->environment.complete(upstairs->environment.context, request, error);
+	}
+}
+
+bool jobs_idle(const struct upstairs *upstairs)
+{
+	return list_empty(&upstairs->jobs) && !upstairs->waiting;
+}
+
+/* Keeping the history short */
+
+void jobs_trim(struct upstairs *upstairs)
+{
+	uint64_t needed = history_end(&upstairs->history), wished = needed;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		uint64_t place = history_slot(&upstairs->history, i)->place;
+		if (upstairs->slots[i].is_named && place < needed)
+			needed = place;
+		if (place > 0 && place < wished)
+			wished = place;
+	}
+	/* entries that are still on their way are needed, whoever has them */
+	const struct job *job;
+	LIST_FOR_EACH(job, &upstairs->jobs, all_link)
+	{
+		if (job->entry && job->entry->number < needed)
+			needed = job->entry->number;
+	}
+	if (wished > needed)
+		wished = needed;
+	/* for slots that are away as much as half the memory holds */
+	history_trim(&upstairs->history, wished);
+	while (history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2 &&
+		history_begin(&upstairs->history) < needed)
+		history_trim(&upstairs->history, history_begin(&upstairs->history) + 1);
+	if (upstairs->waiting)
+		jobs_go_on(upstairs);
+}
+
+/* The oldest job of a slot is late, and two others have done it (design 6.2). */
+static bool is_late(const struct upstairs *upstairs, unsigned index)
+{
+	const struct slot *slot = &upstairs->slots[index];
+	if (list_empty(&slot->outstanding))
+		return false;
+	const struct job *job = (const struct job *)((const char *)slot->outstanding.next -
+		offsetof(struct job, slot_links) - index * sizeof(struct list));
+	unsigned others = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		others += i != index && upstairs->slots[i].phase == SLOT_COUNTED && job->states[i] == JOB_DONE;
+	return others >= 2 && upstairs->now - job->since >= upstairs->options.leave_after;
+}
+
+void jobs_tick(struct upstairs *upstairs)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (upstairs->slots[i].phase == SLOT_COUNTED && is_late(upstairs, i))
+			slot_drop(upstairs, i, "does not answer, and two others have");
+	}
+	bool is_due = upstairs->now - upstairs->last_flush_at >= upstairs->options.flush_interval ||
+		history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2;
+	if (is_serving(upstairs) && is_due && upstairs->flushed_to < history_end(&upstairs->history))
+		jobs_flush(upstairs, NULL);
+}

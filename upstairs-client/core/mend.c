@@ -1,0 +1,205 @@
+/* mend.c: extents made equal before the first request (design 6.8, crucible-protocol.md section 6).
+ *
+ * One extent at a time, four steps each: the source flushes it under our generation and a fresh flush number
+ * (trap T4), all close it, the others fetch it from the source, all open it again. Each step waits for every
+ * answer to the one before. Any error or lost connection ends it; the activation begins again.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "core/core-internal.h"
+
+enum mend_step { MEND_FLUSH, MEND_CLOSE, MEND_REPAIR, MEND_REOPEN };
+
+struct planned {
+	uint32_t extent;
+	uint8_t source;
+	bool goes_to[UPSTAIRS_SLOTS];
+};
+
+struct mend {
+	size_t count, at;
+	enum mend_step step;
+	uint64_t repair_id;
+	bool waits_for[UPSTAIRS_SLOTS];
+	struct planned plan[];
+};
+
+static bool is_newer(const struct version *a, const struct version *b)
+{
+	if (a->generation != b->generation)
+		return a->generation > b->generation;
+	if (a->flush_number != b->flush_number)
+		return a->flush_number > b->flush_number;
+	return a->dirty && !b->dirty;
+}
+
+static bool same_stamp(const struct version *a, const struct version *b)
+{
+	return a->generation == b->generation && a->flush_number == b->flush_number;
+}
+
+/* The newest stamp that any source shows: what a power loss inside that flush may have torn. */
+static struct version highest_stamp(const struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
+{
+	struct version highest = { 0 };
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		for (uint32_t extent = 0; is_source[i] && extent < upstairs->region.extent_count; extent++) {
+			struct version version = upstairs->slots[i].versions[extent];
+			version.dirty = false;
+			if (is_newer(&version, &highest))
+				highest = version;
+		}
+	}
+	return highest;
+}
+
+/* Does the extent have to be mended, and from where to where? */
+static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS], uint32_t extent,
+	const struct version *highest, struct planned *planned)
+{
+	const struct version *best = NULL;
+	*planned = (struct planned){ .extent = extent };
+	for (uint8_t i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct version *version = upstairs->slots[i].versions + extent;
+		if (is_source[i] && (!best || is_newer(version, best))) {
+			best = version;
+			planned->source = i;
+		}
+	}
+	bool was_flushed = best->generation > 0 && same_stamp(best, highest);
+	bool needed = was_flushed && !upstairs->record.released && upstairs->record.exists;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (!upstairs->in_activation[i] || i == planned->source)
+			continue;
+		const struct version *version = &upstairs->slots[i].versions[extent];
+		planned->goes_to[i] = true;
+		needed = needed || version->dirty || best->dirty || !same_stamp(version, best) || !is_source[i];
+	}
+	return needed;
+}
+
+int mend_begin(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
+{
+	uint32_t extents = upstairs->region.extent_count;
+	struct version highest = highest_stamp(upstairs, is_source);
+	struct mend *mend = core_allocate(upstairs, sizeof *mend + extents * sizeof mend->plan[0]);
+	if (!mend)
+		return -ENOMEM;
+	*mend = (struct mend){ .count = 0 };
+	/* extent 0 last: what it carries says that the slot is a copy */
+	for (uint32_t i = 1; i <= extents; i++) {
+		if (plan_extent(upstairs, is_source, i % extents, &highest, &mend->plan[mend->count]))
+			mend->count++;
+	}
+	upstairs->mend = mend;
+	if (mend->count == 0) {
+		mend_end(upstairs);
+		return 1;
+	}
+	core_report(upstairs, UPSTAIRS_SLOTS, "%zu of %u extents are made equal first", mend->count, extents);
+	mend_received(upstairs, UPSTAIRS_SLOTS, NULL);
+	return 0;
+}
+
+static struct crucible_message message_of(struct upstairs *upstairs, uint64_t flush_number)
+{
+	const struct mend *mend = upstairs->mend;
+	const struct planned *planned = &mend->plan[mend->at];
+	struct crucible_message message = { .type = CRUCIBLE_EXTENT_CLOSE };
+	switch (mend->step) {
+	case MEND_FLUSH:
+		message.type = CRUCIBLE_EXTENT_FLUSH;
+		message.extent_flush.repair_id = mend->repair_id;
+		message.extent_flush.extent_id = planned->extent;
+		message.extent_flush.slot = planned->source;
+		message.extent_flush.flush_number = flush_number;
+		message.extent_flush.generation = upstairs->generation;
+		break;
+	case MEND_REOPEN:
+		message.type = CRUCIBLE_EXTENT_REOPEN;
+		/* fall through */
+	case MEND_CLOSE:
+		message.extent.repair_id = mend->repair_id;
+		message.extent.extent_id = planned->extent;
+		break;
+	case MEND_REPAIR:
+		message.type = CRUCIBLE_EXTENT_REPAIR;
+		message.extent_repair.repair_id = mend->repair_id;
+		message.extent_repair.extent_id = planned->extent;
+		message.extent_repair.source_slot = planned->source;
+		message.extent_repair.source_address = upstairs->slots[planned->source].repair_address;
+		break;
+	}
+	return message;
+}
+
+static void send_step(struct upstairs *upstairs)
+{
+	struct mend *mend = upstairs->mend;
+	const struct planned *planned = &mend->plan[mend->at];
+	uint8_t destinations[UPSTAIRS_SLOTS];
+	size_t count = 0;
+	struct crucible_message message =
+		message_of(upstairs, mend->step == MEND_FLUSH ? core_next_flush_number(upstairs) : 0);
+	for (uint8_t i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (planned->goes_to[i])
+			destinations[count++] = i;
+		mend->waits_for[i] = mend->step == MEND_FLUSH ? i == planned->source
+			: mend->step == MEND_REPAIR               ? planned->goes_to[i]
+													  : upstairs->in_activation[i];
+	}
+	if (mend->step == MEND_REPAIR)
+		message.extent_repair.destination_slots = (struct crucible_u8s){ destinations, count };
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (mend->waits_for[i])
+			upstairs->environment.send(upstairs->environment.context, i, &message);
+	}
+}
+
+/* The step is over: the next one, of this extent or of the next. False if that was all. */
+static bool next_step(struct mend *mend)
+{
+	mend->repair_id++;
+	if (mend->step != MEND_REOPEN) {
+		mend->step++;
+		return true;
+	}
+	mend->step = MEND_FLUSH;
+	return ++mend->at < mend->count;
+}
+
+/* An answer, or (message NULL) the beginning. */
+void mend_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct mend *mend = upstairs->mend;
+	if (!message) {
+		send_step(upstairs);
+		return;
+	}
+	if (!mend || message->type != CRUCIBLE_REPAIR_ACK_ID || message->repair_ack.repair_id != mend->repair_id ||
+		!mend->waits_for[index]) {
+		char text[120] = "answers what it was not asked";
+		if (message->type == CRUCIBLE_EXTENT_ERROR)
+			crucible_error_text(&message->extent_error.error, text, sizeof text);
+		slot_drop(upstairs, index, text);
+		return;
+	}
+	mend->waits_for[index] = false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (mend->waits_for[i])
+			return;
+	}
+	if (next_step(mend)) {
+		send_step(upstairs);
+		return;
+	}
+	mend_end(upstairs);
+	core_advance(upstairs);
+}
+
+void mend_end(struct upstairs *upstairs)
+{
+	core_release(upstairs, upstairs->mend);
+	upstairs->mend = NULL;
+}

@@ -1,0 +1,364 @@
+/* slot.c: one slot's connection: negotiation (crucible-protocol.md section 3), pings, and what a frame means.
+ *
+ * Negotiation always asks for the versions, never by LastFlush (design 6.5): a region shows by them whether it
+ * is the copy that it should be.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/core-internal.h"
+
+void slot_init(struct slot *slot)
+{
+	*slot = (struct slot){ .phase = SLOT_ABSENT, .retry_delay = RETRY_MIN_MS };
+	list_init(&slot->outstanding);
+}
+
+bool slot_receives(const struct slot *slot)
+{
+	return slot->phase == SLOT_REPLAY || slot->phase == SLOT_JOINING || slot->phase == SLOT_COUNTED;
+}
+
+static void send(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	upstairs->environment.send(upstairs->environment.context, index, message);
+}
+
+static struct crucible_session own_session(const struct upstairs *upstairs)
+{
+	return (struct crucible_session){
+		.upstairs_id = upstairs->options.upstairs_id,
+		.session_id = upstairs->options.session_id,
+		.generation = upstairs->generation,
+	};
+}
+
+void slot_connect(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	slot->phase = SLOT_CONNECTING;
+	slot->last_heard = upstairs->now;
+	upstairs->environment.connect(upstairs->environment.context, index);
+}
+
+void upstairs_connected(struct upstairs *upstairs, unsigned index, const struct crucible_address *peer)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase != SLOT_CONNECTING)
+		return;
+	slot->phase = SLOT_HELLO;
+	slot->peer = *peer;
+	slot->base = 0;
+	slot->last_heard = slot->last_ping = upstairs->now;
+	struct crucible_message hello = { .type = CRUCIBLE_HERE_I_AM };
+	hello.here_i_am.version = CRUCIBLE_PROTOCOL_VERSION;
+	hello.here_i_am.session = own_session(upstairs);
+	hello.here_i_am.encrypted = upstairs->options.encrypted;
+	send(upstairs, index, &hello);
+}
+
+/* The end of a connection */
+
+static void try_later(struct upstairs *upstairs, struct slot *slot)
+{
+	slot->retry_at = upstairs->now + slot->retry_delay;
+	slot->retry_delay = slot->retry_delay * 2 < RETRY_MAX_MS ? slot->retry_delay * 2 : RETRY_MAX_MS;
+}
+
+void slot_lost(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	bool was_in_activation = upstairs->in_activation[index];
+	if (slot->phase == SLOT_ABSENT || slot->phase == SLOT_FAILED)
+		return;
+	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2)
+		core_report(upstairs, index,
+			"closes right after our promotion: another client with an equal or higher generation is active on it");
+	slot->phase = SLOT_ABSENT;
+	try_later(upstairs, slot);
+	jobs_lost(upstairs, index);
+	if (was_in_activation)
+		activate_again(upstairs);
+	core_advance(upstairs);
+}
+
+void upstairs_disconnected(struct upstairs *upstairs, unsigned index)
+{
+	slot_lost(upstairs, index);
+}
+
+void slot_drop(struct upstairs *upstairs, unsigned index, const char *why)
+{
+	if (why)
+		core_report(upstairs, index, "%s: connection dropped", why);
+	upstairs->environment.disconnect(upstairs->environment.context, index);
+	slot_lost(upstairs, index);
+}
+
+void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
+{
+	char text[160];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	slot_drop(upstairs, index, text);
+	upstairs->slots[index].phase = SLOT_FAILED;
+	core_advance(upstairs);
+}
+
+/* Negotiation */
+
+static bool is_unspecified(const struct crucible_address *address)
+{
+	static const uint8_t zeros[16];
+	return memcmp(address->octets, zeros, address->is_ipv6 ? 16 : 4) == 0;
+}
+
+static void take_hello(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (message->yes_its_me.version != CRUCIBLE_PROTOCOL_VERSION) {
+		slot_fail(upstairs, index, "speaks message version %u, not %d", message->yes_its_me.version,
+			CRUCIBLE_PROTOCOL_VERSION);
+		return;
+	}
+	slot->repair_address = message->yes_its_me.repair_address;
+	if (is_unspecified(&slot->repair_address)) { /* trap T27: another host cannot use that */
+		uint16_t port = slot->repair_address.port;
+		slot->repair_address = slot->peer;
+		slot->repair_address.port = port;
+	}
+	slot->phase = SLOT_PROMOTE;
+	struct crucible_message promote = {
+		.type = CRUCIBLE_PROMOTE_TO_ACTIVE,
+		.session = own_session(upstairs),
+	};
+	send(upstairs, index, &promote);
+}
+
+static void take_promotion(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct crucible_session own = own_session(upstairs);
+	if (memcmp(&own.upstairs_id, &message->session.upstairs_id, sizeof own.upstairs_id) != 0 ||
+		memcmp(&own.session_id, &message->session.session_id, sizeof own.session_id) != 0 ||
+		own.generation != message->session.generation) {
+		slot_drop(upstairs, index, "says that somebody else is active now");
+		return;
+	}
+	upstairs->slots[index].silent_closes = 0;
+	upstairs->slots[index].phase = SLOT_REGION;
+	send(upstairs, index, &(struct crucible_message){ .type = CRUCIBLE_REGION_INFO_PLEASE });
+}
+
+/* What no region may be; NULL if it is possible. */
+static const char *region_fault(const struct crucible_region *region)
+{
+	uint64_t blocks, bytes;
+	if (region->block_size < 512 || region->block_size > 32768 || region->block_shift > 15 ||
+		region->block_size != UINT64_C(1) << region->block_shift)
+		return "its block size is impossible";
+	if (region->extent_size == 0 || region->extent_count == 0 ||
+		__builtin_mul_overflow(region->extent_size, region->extent_count, &blocks) ||
+		__builtin_mul_overflow(blocks, region->block_size, &bytes) || bytes > INT64_MAX)
+		return "its size is impossible";
+	if (region->database_read_version != 1 || region->database_write_version != 1)
+		return "its database version is unknown";
+	return NULL;
+}
+
+/* What is expected may be known in part only: 0 is anything. */
+static bool fits(const struct crucible_region *region, const struct crucible_region *expected)
+{
+	return (!expected->block_size || region->block_size == expected->block_size) &&
+		(!expected->extent_size || region->extent_size == expected->extent_size) &&
+		(!expected->extent_count || region->extent_count == expected->extent_count);
+}
+
+static bool is_zero_uuid(const struct crucible_uuid *uuid)
+{
+	static const struct crucible_uuid zero;
+	return memcmp(uuid, &zero, sizeof zero) == 0;
+}
+
+/* Is it the region that belongs here? */
+static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
+	const struct crucible_region *region)
+{
+	const struct crucible_uuid *expected = &upstairs->record.regions[index];
+	if (!is_zero_uuid(expected) && memcmp(expected, &region->uuid, sizeof *expected) != 0)
+		return "another region than the one that belongs to this slot";
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *other = &upstairs->slots[i];
+		if (i != index && other->has_region &&
+			memcmp(&other->region, &region->uuid, sizeof region->uuid) == 0)
+			return "the same region as another slot";
+	}
+	return NULL;
+}
+
+static void take_region(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct slot *slot = &upstairs->slots[index];
+	const struct crucible_region *region = &message->region_info;
+	const char *wrong = region_fault(region);
+	if (!wrong && region->encrypted != upstairs->options.encrypted)
+		wrong = region->encrypted ? "the region is encrypted" : "the region is not encrypted";
+	if (!wrong && !fits(region, &upstairs->region))
+		wrong = "its geometry is not that of the volume";
+	if (!wrong)
+		wrong = wrong_region(upstairs, index, region);
+	if (wrong) {
+		slot_fail(upstairs, index, "%s", wrong);
+		return;
+	}
+	upstairs->region = *region;
+	slot->region = region->uuid;
+	slot->has_region = true;
+	slot->phase = SLOT_VERSIONS;
+	send(upstairs, index, &(struct crucible_message){ .type = CRUCIBLE_EXTENT_VERSIONS_PLEASE });
+}
+
+static void take_versions(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct slot *slot = &upstairs->slots[index];
+	size_t count = upstairs->region.extent_count;
+	if (message->extent_versions.generations.count != count ||
+		message->extent_versions.flush_numbers.count != count ||
+		message->extent_versions.dirty.count != count) {
+		slot_fail(upstairs, index, "its versions are not one for each extent");
+		return;
+	}
+	if (!slot->versions)
+		slot->versions = core_allocate(upstairs, count * sizeof *slot->versions);
+	if (!slot->versions) {
+		slot_drop(upstairs, index, "out of memory");
+		return;
+	}
+	slot->shown = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct version *version = &slot->versions[i];
+		version->generation = crucible_u64_at(message->extent_versions.generations, i);
+		version->flush_number = crucible_u64_at(message->extent_versions.flush_numbers, i);
+		version->dirty = crucible_bool_at(message->extent_versions.dirty, i);
+		if (version->generation > slot->shown)
+			slot->shown = version->generation;
+		if (version->flush_number > upstairs->flush_number)
+			upstairs->flush_number = version->flush_number;
+	}
+	if (slot->shown > upstairs->generation) {
+		core_fence(upstairs, "slot %u shows generation %llu, ours is %llu", index,
+			(unsigned long long)slot->shown, (unsigned long long)upstairs->generation);
+		return;
+	}
+	slot->phase = SLOT_PRESENT;
+	slot->retry_delay = RETRY_MIN_MS;
+	core_advance(upstairs);
+}
+
+static void take_mismatch(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	switch (message->type) {
+	case CRUCIBLE_VERSION_MISMATCH:
+		slot_fail(upstairs, index, "speaks message version %u, not %d", message->version_mismatch.version,
+			CRUCIBLE_PROTOCOL_VERSION);
+		break;
+	case CRUCIBLE_READ_ONLY_MISMATCH:
+		slot_fail(upstairs, index, "runs read-only");
+		break;
+	default:
+		slot_fail(upstairs, index, "the region is %s", message->mode_mismatch.expected ? "encrypted" : "not encrypted");
+		break;
+	}
+}
+
+/* Everything */
+
+void slot_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase < SLOT_HELLO || slot->phase == SLOT_FAILED)
+		return;
+	slot->last_heard = upstairs->now;
+	switch (message->type) {
+	case CRUCIBLE_IMOK:
+		return;
+	case CRUCIBLE_YOU_ARE_NO_LONGER_ACTIVE:
+		core_fence(upstairs, "superseded by generation %llu on slot %u",
+			(unsigned long long)message->session.generation, index);
+		return;
+	case CRUCIBLE_VERSION_MISMATCH:
+	case CRUCIBLE_READ_ONLY_MISMATCH:
+	case CRUCIBLE_ENCRYPTED_MISMATCH:
+		take_mismatch(upstairs, index, message);
+		return;
+	case CRUCIBLE_YES_ITS_ME:
+		if (slot->phase == SLOT_HELLO) {
+			take_hello(upstairs, index, message);
+			return;
+		}
+		break;
+	case CRUCIBLE_YOU_ARE_NOW_ACTIVE:
+		if (slot->phase == SLOT_PROMOTE) {
+			take_promotion(upstairs, index, message);
+			return;
+		}
+		break;
+	case CRUCIBLE_REGION_INFO:
+		if (slot->phase == SLOT_REGION) {
+			take_region(upstairs, index, message);
+			return;
+		}
+		break;
+	case CRUCIBLE_EXTENT_VERSIONS:
+		if (slot->phase == SLOT_VERSIONS) {
+			take_versions(upstairs, index, message);
+			return;
+		}
+		break;
+	case CRUCIBLE_REPAIR_ACK_ID:
+	case CRUCIBLE_EXTENT_ERROR:
+		if (slot->phase == SLOT_MENDING) {
+			mend_received(upstairs, index, message);
+			return;
+		}
+		break;
+	case CRUCIBLE_WRITE_ACK:
+	case CRUCIBLE_FLUSH_ACK:
+	case CRUCIBLE_READ_RESPONSE:
+	case CRUCIBLE_ERROR_REPORT:
+		if (slot->phase > SLOT_VERSIONS) {
+			jobs_answer_to(upstairs, index, message);
+			return;
+		}
+		break;
+	default:
+		break;
+	}
+	slot_drop(upstairs, index, "sent a message that does not belong here");
+}
+
+void upstairs_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
+{
+	slot_received(upstairs, index, message);
+}
+
+void slot_tick(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase == SLOT_ABSENT && upstairs->now >= slot->retry_at) {
+		slot_connect(upstairs, index);
+		return;
+	}
+	if (slot->phase < SLOT_CONNECTING || slot->phase == SLOT_FAILED)
+		return;
+	if (upstairs->now - slot->last_heard >= SILENCE_MS) {
+		slot_drop(upstairs, index, "silent for 45 s");
+		return;
+	}
+	if (slot->phase >= SLOT_HELLO && upstairs->now - slot->last_ping >= PING_MS) {
+		slot->last_ping = upstairs->now;
+		send(upstairs, index, &(struct crucible_message){ .type = CRUCIBLE_RUOK });
+	}
+}
