@@ -124,6 +124,21 @@ def test_two_of_three_are_enough_for_a_later_start(volume):
     assert volume.record()[2:5] == ["0", "1", "1"]
 
 
+def test_slot_that_was_away_is_copied_while_requests_go_on(volume):
+    volume.io("fill", 3, 6 * MIB)
+    volume.regions[2].kill()
+    volume.io("fill", 4, 5 * MIB)
+    assert volume.record()[2:5] == ["1", "1", "0"]
+    volume.regions[2].start()
+    assert "is copied from slot 1" in volume.io("wait").stderr
+    assert volume.record()[2:5] == ["1", "1", "1"]
+    volume.regions[0].kill()  # the copy must be good enough to be read
+    volume.io("verify", 4, 5 * MIB)
+    volume.regions[0].start()
+    volume.io("wait")
+    volume.assert_equal()
+
+
 def test_generation_that_is_too_low_is_fenced(volume):
     volume.generation = 10
     volume.io("fill", 3, MIB)

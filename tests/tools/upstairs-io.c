@@ -8,6 +8,7 @@
  *   verify SEED BYTES           the same bytes are read and compared
  *   bench read|write DEPTH SECONDS LENGTH
  *   status
+ *   wait                        until all three slots are active
  * The record lies in FILE and is made by the first start. Exit status 0 if everything was done and was right.
  */
 #include <arpa/inet.h>
@@ -36,7 +37,7 @@ struct io {
 	struct client *client;
 	const char *record_path;
 	struct upstairs_record record;
-	uv_timer_t stored;
+	uv_timer_t stored, checks;
 	char **words;
 	int word_count, status;
 	bool has_begun, is_ending;
@@ -45,7 +46,7 @@ struct io {
 	unsigned depth, in_flight;
 	enum upstairs_operation operation;
 	uint64_t next, end, length, until, done, seed, nanoseconds;
-	bool is_random, verifies, flushes;
+	bool is_random, verifies, flushes, waits;
 };
 
 /* The record, a line of text */
@@ -240,6 +241,8 @@ static void begin(struct io *io)
 		io->is_random = io->length < (1 << 20);
 		io->seed = 1;
 		run(io, (unsigned)number(io, 2));
+	} else if (strcmp(what, "wait") == 0) {
+		io->waits = true;
 	} else if (strcmp(what, "flush") == 0) {
 		io->flushes = true;
 		io->end = 0;
@@ -261,6 +264,19 @@ static void on_closed(void *context)
 {
 	struct io *io = context;
 	uv_close((uv_handle_t *)&io->stored, NULL);
+	uv_close((uv_handle_t *)&io->checks, NULL);
+}
+
+static void on_check(uv_timer_t *timer)
+{
+	struct io *io = timer->data;
+	bool all = true;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		all = all && upstairs_slot_state(client_core(io->client), i) == UPSTAIRS_SLOT_ACTIVE;
+	if (all) {
+		uv_timer_stop(timer);
+		end(io);
+	}
 }
 
 static void changed(void *context)
@@ -274,6 +290,8 @@ static void changed(void *context)
 			if (strcmp(io->words[0], "status") == 0)
 				show(io);
 			begin(io);
+			if (io->waits)
+				uv_timer_start(&io->checks, on_check, 0, 20);
 		}
 		break;
 	case UPSTAIRS_REFUSED:
@@ -349,7 +367,8 @@ int main(int argc, char **argv)
 	};
 	uv_loop_init(&io.loop);
 	uv_timer_init(&io.loop, &io.stored);
-	io.stored.data = &io;
+	uv_timer_init(&io.loop, &io.checks);
+	io.stored.data = io.checks.data = &io;
 	uint64_t started = uv_hrtime();
 	io.client = client_open(&io.loop, &options, &user);
 	if (!io.client)

@@ -6,6 +6,7 @@
  *   replay.c    a slot comes back by the history
  *   activate.c  which slots a start trusts, and the fence
  *   mend.c      extents made equal before the first request
+ *   repair.c    a slot is copied while requests go on
  *
  * Words (design section 6): a slot is *named* if the record, as it is or may be stored, says that it is in
  * sync; it is *counted* if it is named, connected under our generation and has executed all there is.
@@ -43,6 +44,7 @@ enum slot_phase {
 	SLOT_VERSIONS,
 	SLOT_PRESENT,  /* negotiated; nothing else has been decided */
 	SLOT_MENDING,
+	SLOT_REPAIR,   /* new jobs go to it as far as it is copied */
 	SLOT_REPLAY,   /* the replay and its flush are sent; new jobs go behind them */
 	SLOT_JOINING,  /* has replayed; acknowledgements stop until the record names it */
 	SLOT_COUNTED,
@@ -69,6 +71,7 @@ struct slot {
 	uint64_t last_heard, last_ping; /* ms */
 	uint64_t retry_at, retry_delay;
 	uint64_t replay_flush; /* job id */
+	uint64_t repaired_to;  /* REPAIR: blocks below this are there, or will be when the extent reopens */
 	unsigned silent_closes; /* in a row, right after PromoteToActive */
 };
 
@@ -79,7 +82,7 @@ enum job_state {
 	JOB_DONE,
 };
 
-enum job_kind { JOB_READ, JOB_WRITE, JOB_FLUSH, JOB_REPLAY };
+enum job_kind { JOB_READ, JOB_WRITE, JOB_FLUSH, JOB_REPLAY, JOB_REPAIR };
 
 /* A job in one stretch of the range table. */
 struct range_link {
@@ -110,6 +113,7 @@ struct job {
 enum fence_step { FENCE_NONE, FENCE_READ, FENCE_WRITE, FENCE_RECORD };
 
 struct mend;
+struct repair;
 
 struct upstairs {
 	struct upstairs_options options;
@@ -140,6 +144,7 @@ struct upstairs {
 	uint64_t activation_began;
 	bool in_activation[UPSTAIRS_SLOTS];
 	struct mend *mend;
+	struct repair *repair;
 	enum fence_step fence;
 	uint64_t fence_job;
 	bool is_advancing, advance_again;
@@ -181,6 +186,11 @@ void jobs_init(struct upstairs *upstairs);
 struct job *job_new(struct upstairs *upstairs, enum job_kind kind, uint64_t start, uint64_t count);
 struct job *job_by_id(const struct upstairs *upstairs, uint64_t id);
 void job_send(struct upstairs *upstairs, struct job *job, unsigned index);
+/* One of a repair: as `message` says; with `gathers` it runs after all that it overlaps, and after flushes. */
+void job_send_repair(struct upstairs *upstairs, struct job *job, unsigned index, struct crucible_message *message,
+	bool gathers);
+/* It is no longer on its way to the slot. */
+void job_unsent(struct upstairs *upstairs, struct job *job, unsigned index, enum job_state state);
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index);
 void jobs_submit(struct upstairs *upstairs, struct upstairs_request *request);
 /* Reads that no slot could take are sent. */
@@ -209,6 +219,10 @@ bool replay_begin(struct upstairs *upstairs, unsigned index);
 /* The flush was acknowledged. */
 void replay_flushed(struct upstairs *upstairs, struct job *flush, unsigned index);
 
+/* A flush without limit, behind everything that the slot was sent; replay_flushed() follows. False without
+ * memory. */
+bool replay_flush(struct upstairs *upstairs, unsigned index);
+
 /* activate.c */
 void activate_advance(struct upstairs *upstairs);
 /* A connection of the activation is lost: all begins again. */
@@ -221,5 +235,18 @@ void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned 
 int mend_begin(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS]);
 void mend_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message);
 void mend_end(struct upstairs *upstairs);
+
+
+/* repair.c */
+/* Begins to copy a slot that is there and cannot come back otherwise. */
+void repair_begin_if_wanted(struct upstairs *upstairs);
+/* A step may be over. For core_advance(), which does not nest. */
+void repair_advance(struct upstairs *upstairs);
+void repair_answer(struct upstairs *upstairs, struct job *job, unsigned index,
+	const struct crucible_message *message);
+bool repair_expects(const struct upstairs *upstairs, const struct job *job, enum crucible_message_type type);
+/* The job that requests for the extent under repair must run after; NULL: there is none. */
+struct job *repair_reopen(const struct upstairs *upstairs);
+void repair_forget(struct upstairs *upstairs);
 
 #endif

@@ -81,6 +81,7 @@ static void disconnect_all(struct upstairs *upstairs)
 static void stop(struct upstairs *upstairs, enum upstairs_state state)
 {
 	mend_end(upstairs);
+	repair_forget(upstairs);
 	core_set_state(upstairs, state);
 	disconnect_all(upstairs);
 	jobs_fail_all(upstairs, -EIO);
@@ -161,7 +162,7 @@ static bool wants_to_leave(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
 	return slot->is_named && slot->phase != SLOT_COUNTED && slot->phase != SLOT_REPLAY &&
-		slot->phase != SLOT_JOINING && core_counted(upstairs) >= 2;
+		slot->phase != SLOT_JOINING && slot->phase != SLOT_REPAIR && core_counted(upstairs) >= 2;
 }
 
 /* It has executed everything that was sent, and nothing is acknowledged meanwhile. */
@@ -210,6 +211,8 @@ static void serve(struct upstairs *upstairs)
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !is_over(upstairs); i++)
 		bring_back(upstairs, i);
 	change_record(upstairs);
+	repair_advance(upstairs);
+	repair_begin_if_wanted(upstairs);
 	if (upstairs->state != UPSTAIRS_DEACTIVATING)
 		core_set_state(upstairs, core_counted(upstairs) >= 2 ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
 	jobs_retry_reads(upstairs);
@@ -291,6 +294,7 @@ void upstairs_close(struct upstairs *upstairs)
 	if (!upstairs)
 		return;
 	struct job *job, *following;
+	repair_forget(upstairs);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		struct slot *slot = &upstairs->slots[i];
 		if (slot->phase >= SLOT_CONNECTING && slot->phase != SLOT_FAILED)
@@ -402,6 +406,8 @@ enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, un
 		return UPSTAIRS_SLOT_WAITING;
 	case SLOT_MENDING:
 		return UPSTAIRS_SLOT_MENDING;
+	case SLOT_REPAIR:
+		return UPSTAIRS_SLOT_REPAIR;
 	case SLOT_REPLAY:
 	case SLOT_JOINING:
 		return UPSTAIRS_SLOT_REPLAY;

@@ -61,7 +61,8 @@ static bool visit_overlapping(struct upstairs *upstairs, const struct job *job, 
 				return false;
 		}
 	}
-	return true;
+	struct job *reopen = repair_reopen(upstairs);
+	return !reopen || reopen == job || !overlap(job, reopen) || visit(context, reopen);
 }
 
 /* Life of a job */
@@ -191,23 +192,43 @@ static bool gather_dependencies(struct upstairs *upstairs, struct job *job, unsi
 	return !gathering.failed;
 }
 
-static void describe_write(const struct upstairs *upstairs, const struct job *job, struct crucible_message *message)
+static void send(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message)
+{
+	struct slot *slot = &upstairs->slots[index];
+	job->states[index] = JOB_SENT;
+	list_append(&slot->outstanding, &job->slot_links[index]);
+	slot->outstanding_count++;
+	upstairs->environment.send(upstairs->environment.context, index, message);
+}
+
+/* How many of the job's blocks go to the slot: in repair only those that are copied. */
+static uint64_t blocks_for(const struct job *job, const struct slot *slot)
+{
+	if (slot->phase != SLOT_REPAIR || job->start + job->count <= slot->repaired_to)
+		return job->count;
+	return job->start < slot->repaired_to ? slot->repaired_to - job->start : 0;
+}
+
+static void describe_write(const struct upstairs *upstairs, const struct job *job, uint64_t count,
+	struct crucible_message *message)
 {
 	const struct crucible_block_context *contexts = history_contexts(job->entry);
 	uint64_t skipped = job->start - job->entry->start;
 	message->type = CRUCIBLE_WRITE;
 	message->write.start = job->start;
 	message->write.contexts.items = contexts + skipped;
-	message->write.contexts.count = job->count;
+	message->write.contexts.count = count;
 	message->write.data.bytes =
 		(const uint8_t *)history_data(job->entry) + skipped * upstairs->region.block_size;
-	message->write.data.length = job->count * upstairs->region.block_size;
+	message->write.data.length = count * upstairs->region.block_size;
 }
 
 void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
 	struct crucible_message message = { .job = core_job(upstairs, job->id) };
+	if (job->kind == JOB_WRITE && blocks_for(job, slot) == 0)
+		return;
 	if (!gather_dependencies(upstairs, job, index, &message.dependencies)) {
 		slot_drop(upstairs, index, "out of memory");
 		return;
@@ -221,19 +242,40 @@ void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 		break;
 	case JOB_WRITE:
 	case JOB_REPLAY:
-		describe_write(upstairs, job, &message);
+		describe_write(upstairs, job, blocks_for(job, slot), &message);
 		break;
 	case JOB_FLUSH:
 		message.type = CRUCIBLE_FLUSH;
 		message.flush.flush_number = job->flush_number;
 		message.flush.generation = upstairs->generation;
+		/* what is not copied yet must not be stamped (trap T3) */
+		message.flush.has_extent_limit = slot->phase == SLOT_REPAIR && slot->repaired_to != UINT64_MAX;
+		if (message.flush.has_extent_limit)
+			message.flush.extent_limit = (uint32_t)(slot->repaired_to / upstairs->region.extent_size - 1);
 		slot->base = job->id;
 		break;
+	case JOB_REPAIR:
+		return; /* goes by job_send_repair() */
 	}
-	job->states[index] = JOB_SENT;
-	list_append(&slot->outstanding, &job->slot_links[index]);
-	slot->outstanding_count++;
-	upstairs->environment.send(upstairs->environment.context, index, &message);
+	send(upstairs, job, index, &message);
+}
+
+void job_send_repair(struct upstairs *upstairs, struct job *job, unsigned index, struct crucible_message *message,
+	bool gathers)
+{
+	if (gathers && !gather_dependencies(upstairs, job, index, &message->dependencies))
+		slot_drop(upstairs, index, "out of memory");
+	else
+		send(upstairs, job, index, message);
+}
+
+void job_unsent(struct upstairs *upstairs, struct job *job, unsigned index, enum job_state state)
+{
+	if (job->states[index] == JOB_SENT) {
+		list_remove(&job->slot_links[index]);
+		upstairs->slots[index].outstanding_count--;
+	}
+	job->states[index] = state;
 }
 
 static void send_to_receivers(struct upstairs *upstairs, struct job *job)
@@ -338,11 +380,7 @@ void jobs_try_answers(struct upstairs *upstairs)
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
-	if (job->states[index] == JOB_SENT) {
-		list_remove(&job->slot_links[index]);
-		slot->outstanding_count--;
-	}
-	job->states[index] = JOB_DONE;
+	job_unsent(upstairs, job, index, JOB_DONE);
 	if (job->kind == JOB_FLUSH && slot->replay_flush != job->id) {
 		struct history_slot *kept = history_slot(&upstairs->history, index);
 		if (kept->place > 0 && job->covers > kept->place)
@@ -385,9 +423,7 @@ static void take_read(struct upstairs *upstairs, struct job *job, unsigned index
 	int status = fits && job->request
 		? upstairs->environment.take_data(upstairs->environment.context, job->request, message)
 		: -EBADMSG;
-	list_remove(&job->slot_links[index]);
-	upstairs->slots[index].outstanding_count--;
-	job->states[index] = JOB_DONE;
+	job_unsent(upstairs, job, index, JOB_DONE);
 	if (status < 0) {
 		core_report(upstairs, index, "block %llu or one of the %llu behind it is damaged: another copy is read",
 			(unsigned long long)job->start, (unsigned long long)job->count - 1);
@@ -403,7 +439,7 @@ static void take_error_report(struct upstairs *upstairs, struct job *job, unsign
 {
 	char text[120], why[160];
 	crucible_error_text(&message->error_report.error, text, sizeof text);
-	if (job->kind == JOB_FLUSH) {
+	if (job->kind == JOB_FLUSH || job->kind == JOB_REPAIR) {
 		/* the flush that it acknowledges next is hollow (trap T2): only a full copy makes it good */
 		upstairs->slots[index].lies = true;
 		history_slot(&upstairs->history, index)->place = 0;
@@ -427,10 +463,15 @@ void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct cruc
 		slot_drop(upstairs, index, "answers a job that it was not sent");
 		return;
 	}
+	bool is_expected = job->kind == JOB_REPAIR
+		? repair_expects(upstairs, job, message->type)
+		: message->type == expected[job->kind];
 	if (message->type == CRUCIBLE_ERROR_REPORT) {
 		take_error_report(upstairs, job, index, message);
-	} else if (message->type != expected[job->kind]) {
+	} else if (!is_expected) {
 		slot_drop(upstairs, index, "answers a job as if it were another one");
+	} else if (job->kind == JOB_REPAIR) {
+		repair_answer(upstairs, job, index, message);
 	} else if (job->kind == JOB_READ) {
 		take_read(upstairs, job, index, message);
 	} else if (message->ack.failed) {

@@ -101,15 +101,20 @@ bool replay_begin(struct upstairs *upstairs, unsigned index)
 		 entry = history_before(&upstairs->history, entry))
 		sent = send_entry(upstairs, index, entry, &done);
 	core_release(upstairs, done.blocks);
-	struct job *flush = sent ? job_new(upstairs, JOB_FLUSH, 0, 0) : NULL;
+	return sent && (slot->phase != SLOT_REPLAY || replay_flush(upstairs, index));
+}
+
+bool replay_flush(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	struct job *flush = job_new(upstairs, JOB_FLUSH, 0, 0);
 	if (!flush)
 		return false;
 	flush->flush_number = core_next_flush_number(upstairs);
 	flush->covers = history_end(&upstairs->history);
 	flush->is_answered = true;
 	slot->replay_flush = flush->id;
-	if (slot->phase == SLOT_REPLAY)
-		job_send(upstairs, flush, index);
+	job_send(upstairs, flush, index);
 	return true;
 }
 
@@ -122,9 +127,12 @@ void replay_flushed(struct upstairs *upstairs, struct job *flush, unsigned index
 	struct job *job;
 	LIST_FOR_EACH(job, &upstairs->jobs, all_link)
 	{
-		if (job->states[index] == JOB_COVERED)
+		/* in a repair: what was not sent to it has been copied with its extent */
+		bool is_before = (job->kind == JOB_WRITE || job->kind == JOB_FLUSH) && job->id < flush->id;
+		if (job->states[index] == JOB_COVERED || (is_before && job->states[index] == JOB_NOT_SENT))
 			job->states[index] = JOB_DONE;
 	}
+	slot->lies = false; /* if it did, it has been copied as a whole */
 	slot->phase = SLOT_JOINING;
 	core_advance(upstairs);
 	jobs_try_answers(upstairs);

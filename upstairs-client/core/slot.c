@@ -17,7 +17,8 @@ void slot_init(struct slot *slot)
 
 bool slot_receives(const struct slot *slot)
 {
-	return slot->phase == SLOT_REPLAY || slot->phase == SLOT_JOINING || slot->phase == SLOT_COUNTED;
+	return slot->phase == SLOT_REPAIR || slot->phase == SLOT_REPLAY || slot->phase == SLOT_JOINING ||
+		slot->phase == SLOT_COUNTED;
 }
 
 static void send(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
@@ -328,6 +329,9 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 	case CRUCIBLE_FLUSH_ACK:
 	case CRUCIBLE_READ_RESPONSE:
 	case CRUCIBLE_ERROR_REPORT:
+	case CRUCIBLE_EXTENT_LIVE_CLOSE_ACK:
+	case CRUCIBLE_EXTENT_LIVE_REPAIR_ACK_ID:
+	case CRUCIBLE_EXTENT_LIVE_ACK_ID:
 		if (slot->phase > SLOT_VERSIONS) {
 			jobs_answer_to(upstairs, index, message);
 			return;
