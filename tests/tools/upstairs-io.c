@@ -40,7 +40,7 @@ struct io {
 	uv_timer_t stored, checks;
 	char **words;
 	int word_count, status;
-	bool has_begun, is_ending;
+	bool has_begun, is_ending, is_stored;
 	/* the work */
 	struct slot_of_work slots[DEPTH_MAX];
 	unsigned depth, in_flight;
@@ -94,16 +94,15 @@ static bool write_record(const struct io *io, const struct upstairs_record *reco
 static void on_stored(uv_timer_t *timer)
 {
 	struct io *io = timer->data;
-	client_record_stored(io->client, io->status == 0 ? UPSTAIRS_STORED : UPSTAIRS_UNKNOWN);
+	client_record_stored(io->client, io->is_stored ? UPSTAIRS_STORED : UPSTAIRS_UNKNOWN);
 }
 
 static void store_record(void *context, const struct upstairs_record *record)
 {
 	struct io *io = context;
-	if (!write_record(io, record)) {
+	io->is_stored = write_record(io, record);
+	if (!io->is_stored)
 		fprintf(stderr, "upstairs-io: %s: cannot be written\n", io->record_path);
-		io->status = 1;
-	}
 	uv_timer_start(&io->stored, on_stored, 0, 0);
 }
 
