@@ -1,4 +1,4 @@
-"""Every header of gateway/ and upstairs-client/ stands alone: it includes what it needs, once, and is C17."""
+"""Every header of gateway/, upstairs-client/ and tests/downstairs/ stands alone: it includes what it needs, once, and is C17."""
 import re
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 
 from support.node import BUILD, ROOT
 
-FOLDERS = [ROOT / "gateway", ROOT / "upstairs-client"]
+FOLDERS = [ROOT / "gateway", ROOT / "upstairs-client", ROOT / "tests" / "downstairs"]
 HEADERS = {str(path.relative_to(folder)): path for folder in FOLDERS for path in sorted(folder.rglob("*.h"))}
 LIBRARIES = ["libuv", "json-c", "libsystemd", "uuid", "liburing"]
 
