@@ -130,7 +130,7 @@ static void handle_message(const struct work *work)
 	struct downstairs_connection *connection = work->connection;
 	enum crucible_message_type type = work->message.type;
 	int phase = negotiation_phase(type);
-	if (!is_from_upstairs(type) || (phase >= 0 && phase != (int)connection->phase)) {
+	if (phase >= 0 && phase != (int)connection->phase) {
 		connection_drop(connection);
 	} else if (phase >= 0) {
 		negotiate(connection, &work->message);
@@ -138,7 +138,10 @@ static void handle_message(const struct work *work)
 		reply(connection, &(struct crucible_message){ .type = CRUCIBLE_IMOK });
 		jobs_walk(connection);
 	} else if (connection->phase == PHASE_RUNNING) {
-		jobs_received(work);
+		if (is_from_upstairs(type))
+			jobs_received(work);
+		else
+			connection_drop(connection);
 	} /* else it is ignored */
 }
 

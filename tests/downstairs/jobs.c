@@ -3,9 +3,9 @@
  *
  * 1. A job runs when it arrives if its dependencies are in the connection's completed set, else it
  *    waits behind all that wait.
- * 2. After a job that ran on arrival, a message for reconciliation, or a Ruok, those that wait are
- *    looked at once, front to back. A job that another one behind it makes ready waits for the
- *    next such event (trap T14a).
+ * 2. After a job that ran on arrival or had wrong ids, a message for reconciliation, or a Ruok,
+ *    those that wait are looked at once, front to back. A job that another one behind it makes
+ *    ready waits for the next such event (trap T14a).
  * 3. A flush and a barrier leave only their own id in the set.
  * 4. What fails is tried again at once, without end, as the process does nothing else meanwhile:
  *    if it does not help, the downstairs is wedged (trap T1). Only a live repair that fails closes
@@ -22,11 +22,6 @@ static bool is_job(enum crucible_message_type type)
 	return (type >= CRUCIBLE_EXTENT_LIVE_CLOSE && type <= CRUCIBLE_EXTENT_LIVE_NO_OP) ||
 		   type == CRUCIBLE_WRITE || type == CRUCIBLE_WRITE_UNWRITTEN || type == CRUCIBLE_FLUSH ||
 		   type == CRUCIBLE_BARRIER || type == CRUCIBLE_READ_REQUEST;
-}
-
-static bool is_reconciliation(enum crucible_message_type type)
-{
-	return type >= CRUCIBLE_EXTENT_CLOSE && type <= CRUCIBLE_EXTENT_REPAIR;
 }
 
 /* What a read-only downstairs does not even look at. */
@@ -290,21 +285,18 @@ void jobs_received(const struct work *work)
 {
 	struct downstairs_connection *connection = work->connection;
 	enum crucible_message_type type = work->message.type;
-	if (connection->downstairs->options.read_only && is_refused_when_read_only(type)) {
+	if (is_job(type) && !check_session(work)) {
+		jobs_walk(connection);
+		return;
+	}
+	if ((connection->downstairs->options.read_only && is_refused_when_read_only(type)) ||
+		!has_good_form(work)) {
 		connection_drop(connection);
 		return;
 	}
-	if (!is_reconciliation(type)) {
-		if (!check_session(work))
-			return;
-		if (!has_good_form(work)) {
-			connection_drop(connection);
-			return;
-		}
-		if (!is_ready(work)) {
-			list_append(&connection->pending, &keep(work)->link);
-			return;
-		}
+	if (is_job(type) && !is_ready(work)) {
+		list_append(&connection->pending, &keep(work)->link);
+		return;
 	}
 	if (run(work, NULL))
 		jobs_walk(connection);

@@ -1,8 +1,8 @@
 /* upstream-decode.c: a frame as upstream's decoder takes it (crucible-protocol.md 1.1).
  *
  * That is what codec.h says, with three differences. A frame shorter than its own length word, and
- * data longer than the frame, abort the process. Bytes behind a message are ignored. The data of a
- * write are the last bytes of the frame, wherever its head ends.
+ * data longer than what follows that word, abort the process. Bytes behind a message are ignored.
+ * The data of a write are the last bytes of the frame, wherever its head ends.
  */
 #include <assert.h>
 
@@ -44,7 +44,7 @@ static enum decoding decode_odd(
 	memcpy(patched, frame, end);
 	if (has_data(get_le32(frame + 4))) {
 		uint64_t length = get_le64(frame + end - sizeof length);
-		if (length > size)
+		if (length > size - sizeof(uint32_t))
 			return DECODING_ABORTS;
 		if (length > size - end)
 			return DECODING_CLOSES;

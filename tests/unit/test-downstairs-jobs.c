@@ -209,6 +209,25 @@ static void a_wrong_id_is_told_and_the_connection_stays(void **state)
 	rig_close(&rig);
 }
 
+static void a_wrong_id_is_an_event(void **state)
+{
+	(void)state;
+	struct rig rig;
+	rig_open(&rig, NULL);
+	struct peer *peer = rig_running(&rig);
+	send_read(peer, 1002, 0, 1, AFTER(1001));
+	send_read(peer, 1001, 0, 1, AFTER(1000));
+	send_read(peer, 1000, 0, 1, NULL);
+	expect_answer(peer, CRUCIBLE_READ_RESPONSE, 1000);
+	expect_answer(peer, CRUCIBLE_READ_RESPONSE, 1001);
+	struct crucible_message message = job(peer, CRUCIBLE_BARRIER, 1003, NULL);
+	message.job.session_id.bytes[0] = 9;
+	peer_send(peer, &message);
+	expect(peer, CRUCIBLE_UUID_MISMATCH);
+	expect_answer(peer, CRUCIBLE_READ_RESPONSE, 1002);
+	rig_close(&rig);
+}
+
 static void what_was_received_before_the_end_is_done(void **state)
 {
 	(void)state;
@@ -465,6 +484,7 @@ int main(void)
 		cmocka_unit_test(the_set_takes_ids_in_any_order),
 		cmocka_unit_test(the_same_id_twice_runs_twice),
 		cmocka_unit_test(a_wrong_id_is_told_and_the_connection_stays),
+		cmocka_unit_test(a_wrong_id_is_an_event),
 		cmocka_unit_test(what_was_received_before_the_end_is_done),
 		cmocka_unit_test(never_written_blocks_are_empty_zeros),
 		cmocka_unit_test(a_job_may_span_extents),

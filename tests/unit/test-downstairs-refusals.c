@@ -144,7 +144,8 @@ static void frame_of_length_3(struct peer *peer)
 	peer_send_bytes(peer, "\3\0\0\0", 4);
 }
 
-static void data_longer_than_the_frame(struct peer *peer)
+/* A write whose data say that they are longer than the frame, but for the first `missing` bytes. */
+static void send_long_data(struct peer *peer, size_t missing)
 {
 	static const uint8_t data[RIG_BLOCK_SIZE];
 	struct crucible_message message = job(peer, CRUCIBLE_WRITE, 1, NULL);
@@ -154,8 +155,13 @@ static void data_longer_than_the_frame(struct peer *peer)
 	message.write.data = (struct crucible_data){ data, sizeof data };
 	uint8_t frame[1024];
 	size_t size = (size_t)crucible_encode(&message, frame, sizeof frame);
-	put_le64(frame + size - sizeof data - 8, size + 1);
+	put_le64(frame + size - sizeof data - 8, size - missing);
 	peer_send_bytes(peer, frame, size);
+}
+
+static void data_longer_than_the_frame(struct peer *peer)
+{
+	send_long_data(peer, 3);
 }
 
 static void (*const aborts[])(struct peer *) = {
@@ -281,6 +287,18 @@ static void what_cannot_be_decoded_closes(void **state)
 	closes("\11\0\0\0\35\0\0\0\2", 9); /* an option that is neither 0 nor 1 */
 }
 
+static void data_that_overlap_with_the_head_close(void **state)
+{
+	(void)state;
+	struct rig rig;
+	rig_open(&rig, NULL);
+	struct peer *peer = rig_running(&rig);
+	send_long_data(peer, 4);
+	expect_closed(peer);
+	assert_null(rig.died);
+	rig_close(&rig);
+}
+
 static void writes_of_the_wrong_form_close(void **state)
 {
 	(void)state;
@@ -380,6 +398,7 @@ int main(void)
 		cmocka_unit_test(a_flush_passes_a_closed_clean_extent),
 		cmocka_unit_test(contexts_of_the_other_kind_are_taken),
 		cmocka_unit_test(what_cannot_be_decoded_closes),
+		cmocka_unit_test(data_that_overlap_with_the_head_close),
 		cmocka_unit_test(writes_of_the_wrong_form_close),
 		cmocka_unit_test(bytes_behind_a_message_are_ignored),
 		cmocka_unit_test(an_answer_that_is_too_long_closes),
