@@ -556,8 +556,6 @@ static int start_read(struct upstairs *upstairs, struct upstairs_request *reques
 /* Makes a job of the request. -EAGAIN: not now. */
 static int start(struct upstairs *upstairs, struct upstairs_request *request)
 {
-	if (!is_serving(upstairs))
-		return -EAGAIN;
 	switch (request->operation) {
 	case UPSTAIRS_READ:
 		return start_read(upstairs, request);
@@ -605,9 +603,10 @@ void jobs_go_on(struct upstairs *upstairs)
 	while (upstairs->waiting) {
 		struct upstairs_request *request = upstairs->waiting;
 		struct upstairs_request *next = request->next;
-		int status = upstairs->region.block_size == 0 ? -EAGAIN
-			: is_possible(upstairs, request)          ? start(upstairs, request)
-													  : -EINVAL;
+		/* what is possible is not known before it serves */
+		int status = !is_serving(upstairs)   ? -EAGAIN
+			: is_possible(upstairs, request) ? start(upstairs, request)
+											 : -EINVAL;
 		if (status == -EAGAIN)
 			return;
 		upstairs->waiting = next;
