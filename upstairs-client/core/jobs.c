@@ -157,7 +157,8 @@ static bool gather(void *context, struct job *other)
 			gathering->failed = true;
 			return false;
 		}
-		memcpy(larger, upstairs->dependencies, gathering->count * sizeof *larger);
+		if (gathering->count > 0)
+			memcpy(larger, upstairs->dependencies, gathering->count * sizeof *larger);
 		core_release(upstairs, upstairs->dependencies);
 		upstairs->dependencies = larger;
 		upstairs->dependencies_room = room;
@@ -353,28 +354,36 @@ static bool is_serving(const struct upstairs *upstairs)
 		(upstairs->state == UPSTAIRS_SERVING || upstairs->state == UPSTAIRS_DEACTIVATING);
 }
 
-/* Answers if that is right, and frees the job if that was all. */
-static void try_answer(struct upstairs *upstairs, struct job *job)
+/* Answers if that is right, and frees the job, but no other one, if that was all. */
+static bool try_one(struct upstairs *upstairs, struct job *job)
 {
-	if (is_serving(upstairs) && !job->is_answered &&
-		(job->kind == JOB_READ ? may_answer_read(upstairs, job) : all_named_have_done(upstairs, job))) {
+	bool may = is_serving(upstairs) && !job->is_answered &&
+		(job->kind == JOB_READ ? may_answer_read(upstairs, job) : all_named_have_done(upstairs, job));
+	if (may) {
 		list_remove(&job->held_link);
 		answer(upstairs, job, 0);
-		struct job *read, *following;
-		LIST_FOR_EACH_SAFE(read, following, &upstairs->held_reads, held_link)
-		{
-			if (job->kind == JOB_WRITE)
-				try_answer(upstairs, read);
-		}
 	}
 	free_if_over(upstairs, job);
+	return may;
+}
+
+/* The same, and then the reads that waited for it. */
+static void try_answer(struct upstairs *upstairs, struct job *job)
+{
+	bool is_write = job->kind == JOB_WRITE;
+	if (!try_one(upstairs, job) || !is_write)
+		return;
+	struct job *read, *following;
+	LIST_FOR_EACH_SAFE(read, following, &upstairs->held_reads, held_link)
+		try_one(upstairs, read);
 }
 
 void jobs_try_answers(struct upstairs *upstairs)
 {
+	/* reads are behind the writes that they wait for */
 	struct job *job, *following;
 	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
-		try_answer(upstairs, job);
+		try_one(upstairs, job);
 }
 
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
