@@ -88,11 +88,31 @@ static bool fill_fence(struct upstairs *upstairs, struct history_entry *entry, c
 		(upstairs->options.encrypted || read.hash == XXH64(history_data(entry), size, 0));
 }
 
+/* Room for the fence: in the history or, as its slots may be the very ones that keep that full, beside it. The fence
+ * changes nothing, so a slot that comes back later need not get it. */
+static struct history_entry *fence_entry(struct upstairs *upstairs)
+{
+	jobs_trim(upstairs);
+	struct history_entry *entry = history_reserve(&upstairs->history, 0, 1);
+	if (entry)
+		return entry;
+	size_t size = sizeof *entry + sizeof(struct crucible_block_context) + upstairs->region.block_size;
+	core_release(upstairs, upstairs->fence_entry);
+	upstairs->fence_entry = entry = core_allocate(upstairs, size);
+	if (entry)
+		*entry = (struct history_entry){ .number = history_end(&upstairs->history), .size = size, .count = 1 };
+	return entry;
+}
+
 void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message)
 {
-	struct history_entry *entry = history_reserve(&upstairs->history, 0, 1);
-	if (!message || !entry || !fill_fence(upstairs, entry, message)) {
+	struct history_entry *entry = fence_entry(upstairs);
+	if (!entry) {
+		slot_drop(upstairs, index, "out of memory");
+		return;
+	}
+	if (!message || !fill_fence(upstairs, entry, message)) {
 		slot_fail(upstairs, index, "the first block cannot be read");
 		return;
 	}

@@ -147,6 +147,7 @@ struct upstairs {
 	struct repair *repair;
 	enum fence_step fence;
 	uint64_t fence_job;
+	struct history_entry *fence_entry; /* if the history had no room for it */
 	bool is_advancing, advance_again;
 };
 

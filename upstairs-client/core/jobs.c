@@ -517,7 +517,8 @@ struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, s
 	struct job *job = job_new(upstairs, JOB_WRITE, entry->start, entry->count);
 	if (!job)
 		return NULL;
-	history_publish(&upstairs->history, entry);
+	if (entry != upstairs->fence_entry)
+		history_publish(&upstairs->history, entry);
 	job->entry = entry;
 	job->request = request;
 	send_to_receivers(upstairs, job);
