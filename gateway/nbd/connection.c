@@ -600,12 +600,14 @@ int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char
 	share_init(&connection->share);
 	int status = open_handles(connection);
 	if (status < 0) {
-		/* the first handle may be open; closing it frees the connection */
-		connection->phase = PHASE_CLOSED;
-		if (connection->open_handles > 0)
-			close_handle(&connection->in);
-		else
+		if (connection->open_handles == 0) {
 			free(connection);
+			return status;
+		}
+		/* the first handle is open; closing it frees the connection, for which the server waits */
+		connection->phase = PHASE_CLOSED;
+		server_connection_moved(connection);
+		close_handle(&connection->in);
 		return status;
 	}
 	*out = connection;

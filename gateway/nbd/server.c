@@ -438,6 +438,8 @@ int nbd_server_serve(struct nbd_server *server, int in_fd, int out_fd, void (*en
 	server->accepted++;
 	server_active(server);
 	int status = connection_open(server, in_fd, out_fd, "on standard input", &connection);
+	if (status == -EPERM) /* of epoll */
+		return reason_set(reason, -EINVAL, "standard input and output must be sockets or pipes");
 	if (status < 0)
 		return reason_set(reason, status, "standard input: %s", uv_strerror(status));
 	connection->ended = ended;

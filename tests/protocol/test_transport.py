@@ -294,13 +294,16 @@ def test_stdio_with_nothing_or_nonsense_ends(stdio_node, data):
     assert stdio_node.record()["released"]
 
 
-def test_stdio_on_a_file_is_refused_in_one_line(stdio_node, tmp_path):
-    (tmp_path / "input").write_bytes(b"x")
-    with open(tmp_path / "input", "rb") as stdin, open(tmp_path / "output", "wb") as stdout:
-        result = subprocess.run(stdio_command(stdio_node), stdin=stdin, stdout=stdout, stderr=subprocess.PIPE,
+@pytest.mark.parametrize("files", ["both", "input", "output"])
+def test_stdio_on_a_file_is_refused_in_one_line(stdio_node, tmp_path, files):
+    (tmp_path / "file").write_bytes(b"x")
+    ours, theirs = socket.socketpair()
+    with open(tmp_path / "file", "r+b") as file, ours, theirs:
+        result = subprocess.run(stdio_command(stdio_node), stdin=theirs if files == "output" else file,
+                                stdout=theirs if files == "input" else file, stderr=subprocess.PIPE,
                                 timeout=60, check=False, text=True)
-    assert result.returncode not in (0, 1) and result.returncode > 0
-    assert len(result.stderr.splitlines()) == 1 and "standard input" in result.stderr
+    assert result.returncode == 64
+    assert len(result.stderr.splitlines()) == 1 and "standard input and output must be" in result.stderr
 
 
 def test_stdio_makes_no_socket(stdio_node):
