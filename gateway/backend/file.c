@@ -279,9 +279,11 @@ static void submit_write(struct file_backend *file, struct backend_request *requ
 		while (done < request->length) {
 			n = pwrite(file->fd, (char *)request->buffer + done, request->length - done,
 				(off_t)(request->offset + done));
-			if (n <= 0 && errno != EINTR)
+			if (n < 0 && errno == EINTR)
+				continue;
+			if (n <= 0)
 				break;
-			done += n > 0 ? (uint64_t)n : 0;
+			done += (uint64_t)n;
 		}
 		request->done(request, done == request->length ? 0 : n < 0 ? -errno : -EIO);
 		return;
@@ -509,7 +511,7 @@ static void fill_geometry(struct file_backend *file, const struct volume *volume
 		.status = true,
 		.fua = true,
 		.holes = true,
-		.borrow_max = file->mode == MODE_MEMORY ? INLINE_MAX : 0,
+		.borrow_max = file->mode == MODE_MEMORY ? APART_MIN - 1 : 0, /* see is_done_at_once() */
 	};
 	if (file->base.geometry.block_preferred < block_min)
 		file->base.geometry.block_preferred = block_min;
