@@ -14,7 +14,8 @@
  *     lock only when the last reference to the open file is gone, that is after the last operation
  *     in flight, also after kill -9: no write of a dead gateway can land under its successor.
  *  2. Buffered: after a failed fdatasync the kernel may have dropped what it could not write and
- *     will say so only once. So every later flush fails too, until the file is opened again.
+ *     will say so only once, to whoever syncs first. So every later flush fails too, until the file
+ *     is opened again, and nothing but note_sync() may learn of it: there is no FUA of its own.
  *  3. The file is never shorter than geometry.size.
  */
 #include <errno.h>
@@ -295,16 +296,21 @@ static void submit_write(struct file_backend *file, struct backend_request *requ
 	submit(request);
 }
 
+/* The file has been synced, or that has failed: invariant 2. */
+static void note_sync(struct file_backend *file, int64_t result)
+{
+	if (result == 0 || file->mode != MODE_BUFFERED || file->flush_lost)
+		return;
+	file->flush_lost = true;
+	log_error("%s: %s: flush failed: %s: writes since the last flush may be lost; flushes fail "
+			  "until the gateway is restarted",
+		file->volume, file->path, strerror((int)-result));
+}
+
 static void on_flushed(struct file_operation *operation, int64_t result)
 {
 	struct backend_request *request = request_of(operation);
-	struct file_backend *file = work_of(request)->file;
-	if (result < 0 && file->mode == MODE_BUFFERED && !file->flush_lost) {
-		file->flush_lost = true;
-		log_error("%s: %s: flush failed: %s: writes since the last flush may be lost; flushes fail "
-				  "until the gateway is restarted",
-			file->volume, file->path, strerror((int)-result));
-	}
+	note_sync(work_of(request)->file, result);
 	request->done(request, (int)result);
 }
 
@@ -509,7 +515,7 @@ static void fill_geometry(struct file_backend *file, const struct volume *volume
 		.fast_zero = punch,
 		.cache = true,
 		.status = true,
-		.fua = true,
+		.fua = file->mode != MODE_BUFFERED,
 		.holes = true,
 		.borrow_max = file->mode == MODE_MEMORY ? APART_MIN - 1 : 0, /* see is_done_at_once() */
 	};
@@ -612,21 +618,25 @@ static void file_activate(struct backend *backend, uint64_t generation)
 	backend->events.step(backend->events.context, BACKEND_ACTIVATED, 0, NULL);
 }
 
-static int64_t call_resize(struct file_operation *operation)
+static int64_t call_sync(struct file_operation *operation)
+{
+	return fsync(operation->fd) < 0 ? -errno : 0;
+}
+
+/* The image may be larger than the volume: it is never cut. */
+static int64_t call_grow(struct file_operation *operation)
 {
 	struct stat st;
 	if (fstat(operation->fd, &st) < 0)
 		return -errno;
-	/* The image may be larger than the volume: it is never cut. */
-	if ((uint64_t)st.st_size < operation->length &&
-		ftruncate(operation->fd, (off_t)operation->length) < 0)
-		return -errno;
-	return fsync(operation->fd) < 0 ? -errno : 0;
+	return (uint64_t)st.st_size < operation->length &&
+			ftruncate(operation->fd, (off_t)operation->length) < 0
+		? -errno
+		: 0;
 }
 
-static void on_resized(struct file_operation *operation, int64_t result)
+static void end_resize(struct file_backend *file, int64_t result)
 {
-	struct file_backend *file = container_of(operation, struct file_backend, resize);
 	struct reason reason = { 0 };
 	if (result < 0)
 		reason_set(&reason, (int)result, "%s: cannot grow %s: %s", file->volume, file->path,
@@ -635,6 +645,25 @@ static void on_resized(struct file_operation *operation, int64_t result)
 		file->base.geometry.size = file->growing_to;
 	file->may_have_holes = true;
 	file->base.events.step(file->base.events.context, BACKEND_RESIZED, (int)result, &reason);
+}
+
+static void on_resize_synced(struct file_operation *operation, int64_t result)
+{
+	struct file_backend *file = container_of(operation, struct file_backend, resize);
+	note_sync(file, result);
+	end_resize(file, result);
+}
+
+static void on_grown(struct file_operation *operation, int64_t result)
+{
+	struct file_backend *file = container_of(operation, struct file_backend, resize);
+	if (result < 0) {
+		end_resize(file, result);
+		return;
+	}
+	file->resize.call = call_sync;
+	file->resize.done = on_resize_synced;
+	file_io_submit(file->engine, &file->resize);
 }
 
 static void file_resize(struct backend *backend, uint64_t size)
@@ -653,15 +682,10 @@ static void file_resize(struct backend *backend, uint64_t size)
 		.kind = FILE_CALL,
 		.fd = file->fd,
 		.length = size,
-		.call = call_resize,
-		.done = on_resized,
+		.call = call_grow,
+		.done = on_grown,
 	};
 	file_io_submit(file->engine, &file->resize);
-}
-
-static int64_t call_sync(struct file_operation *operation)
-{
-	return fsync(operation->fd) < 0 ? -errno : 0;
 }
 
 static void on_deactivated(struct file_operation *operation, int64_t result)
