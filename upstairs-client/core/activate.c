@@ -203,7 +203,7 @@ static bool choose(struct upstairs *upstairs, bool is_source[UPSTAIRS_SLOTS])
 	const struct upstairs_record *record = &upstairs->record;
 	bool present[UPSTAIRS_SLOTS], old[UPSTAIRS_SLOTS], missing = false;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		present[i] = upstairs->slots[i].phase == SLOT_PRESENT;
+		present[i] = upstairs->slots[i].phase == SLOT_PRESENT && !upstairs->slots[i].lies;
 		is_source[i] = present[i] && (!record->exists ||
 			(record->in_sync[i] && upstairs->slots[i].shown >= record->stamped));
 		old[i] = present[i] && record->exists && record->in_sync[i] && !is_source[i];
@@ -230,7 +230,7 @@ static void form(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS]
 		members += is_source[i];
 	}
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && members < 2; i++) {
-		if (!is_source[i] && upstairs->slots[i].phase == SLOT_PRESENT) {
+		if (!is_source[i] && upstairs->slots[i].phase == SLOT_PRESENT && !upstairs->slots[i].lies) {
 			upstairs->in_activation[i] = true;
 			members++;
 		}

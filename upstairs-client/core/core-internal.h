@@ -179,6 +179,8 @@ void slot_drop(struct upstairs *upstairs, unsigned index, const char *why);
 void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 void slot_tick(struct upstairs *upstairs, unsigned index);
+/* Its numbers prove nothing from now on: only a full copy brings it back. */
+void slot_lies(struct upstairs *upstairs, unsigned index);
 /* Do new jobs go to it? */
 bool slot_receives(const struct slot *slot);
 

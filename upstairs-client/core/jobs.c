@@ -450,8 +450,7 @@ static void take_error_report(struct upstairs *upstairs, struct job *job, unsign
 	crucible_error_text(&message->error_report.error, text, sizeof text);
 	if (job->kind == JOB_FLUSH || job->kind == JOB_REPAIR) {
 		/* the flush that it acknowledges next is hollow (trap T2): only a full copy makes it good */
-		upstairs->slots[index].lies = true;
-		history_slot(&upstairs->history, index)->place = 0;
+		slot_lies(upstairs, index);
 	} else if (++job->error_reports < ERROR_REPORTS_MAX) {
 		return; /* it tries again by itself */
 	}

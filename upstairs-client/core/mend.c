@@ -180,8 +180,12 @@ void mend_received(struct upstairs *upstairs, unsigned index, const struct cruci
 	if (!mend || message->type != CRUCIBLE_REPAIR_ACK_ID || message->repair_ack.repair_id != mend->repair_id ||
 		!mend->waits_for[index]) {
 		char text[120] = "answers what it was not asked";
-		if (message->type == CRUCIBLE_EXTENT_ERROR)
+		if (message->type == CRUCIBLE_EXTENT_ERROR) {
 			crucible_error_text(&message->extent_error.error, text, sizeof text);
+			/* its next flush would be hollow (trap T2), so it is no copy any more */
+			if (mend && mend->step == MEND_FLUSH)
+				slot_lies(upstairs, index);
+		}
 		slot_drop(upstairs, index, text);
 		return;
 	}

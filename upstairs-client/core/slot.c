@@ -21,6 +21,12 @@ bool slot_receives(const struct slot *slot)
 		slot->phase == SLOT_COUNTED;
 }
 
+void slot_lies(struct upstairs *upstairs, unsigned index)
+{
+	upstairs->slots[index].lies = true;
+	history_slot(&upstairs->history, index)->place = 0;
+}
+
 static void send(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
 {
 	upstairs->environment.send(upstairs->environment.context, index, message);
