@@ -432,7 +432,7 @@ static void hang_up(struct nbd_connection *connection)
 	connection_close(connection, NULL);
 }
 
-/* For turns that no event of the socket began. */
+/* For turns that no event of the socket began, or one from before the turn of somebody else. */
 static bool peer_has_hung_up(const struct nbd_connection *connection)
 {
 	struct pollfd fd = { .fd = connection->in_fd, .events = POLLRDHUP };
@@ -450,8 +450,12 @@ void connection_resume(struct nbd_connection *connection)
 static void on_in(uv_poll_t *handle, int status, int events)
 {
 	struct nbd_connection *connection = handle->data;
-	server_active(connection->server);
-	if (!connection->has_out && (status < 0 || (events & UV_DISCONNECT)))
+	struct nbd_server *server = connection->server;
+	server_active(server);
+	bool has_hung_up = status < 0 || (events & UV_DISCONNECT) ||
+		(server->events_are_old && peer_has_hung_up(connection));
+	server->events_are_old = true;
+	if (!connection->has_out && has_hung_up)
 		hang_up(connection);
 	else
 		connection_turn(connection);

@@ -55,6 +55,9 @@ struct nbd_server {
 	struct list awake;
 	uv_check_t turn;
 	uv_idle_t busy;
+	/* A client has had its turn since the loop looked at its descriptors. Meanwhile another one may have
+	 * hung up and repeated over that client's connection what it had not been answered. */
+	bool events_are_old;
 	uv_timer_t handshake_timer; /* of the oldest handshake */
 	uv_timer_t stall_timer;     /* runs while somebody waits for memory */
 	uv_timer_t idle_timer;      /* one shot after the last activity: gives memory back */

@@ -68,6 +68,7 @@ void server_wake(struct nbd_connection *connection)
 static void on_turn(uv_check_t *check)
 {
 	struct nbd_server *server = check->data;
+	server->events_are_old = false; /* those to come will be of the next look */
 	if (uv_is_active((uv_handle_t *)&server->busy) &&
 		!(server->busy_poll.since && busy_poll_goes_on(&server->busy_poll, uv_hrtime())))
 		uv_idle_stop(&server->busy); /* also when those that were awake have been closed */

@@ -70,8 +70,7 @@ MUTANTS = {
         "nbd/export.c", "export->state != EXPORT_STARTING && export->awaited == 0",
         "export->state != EXPORT_STARTING", ["--cut", "100"]),
     "a-new-session-awaits-nothing-and-hang-ups-are-ignored": (
-        "nbd/connection.c", "if (!connection->has_out && (status < 0 || (events & UV_DISCONNECT)))\n\t\thang_up",
-        "if (status < 0)\n\t\thang_up", ["--cut", "60"]),
+        "nbd/connection.c", "if (!connection->has_out && has_hung_up)", "if (status < 0)", ["--cut", "60"]),
     "read-modify-write-is-not-exclusive": (
         "nbd/export.c", "if (request->is_write && can_collide && is_in_the_way(export, request)) {",
         "if (false && can_collide && is_in_the_way(export, request)) {", ["--no-block-size"]),

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from support import wire
-from support.node import TOOLS, run, wait_until
+from support import inject, wire
+from support.node import TOOLS, needs, run, wait_until
 
 modes = pytest.mark.parametrize("mode", ["simple", "structured", "extended"])
 HISTORY = TOOLS / "nbd-history"
@@ -110,6 +110,27 @@ def test_requests_that_a_dead_session_left_unread_are_not_done(served, faults):
     with served.connect() as third:
         assert third.read(0, 512) == b"1" * 512
         assert third.read(512, 39 * 512) == bytes(39 * 512)
+
+
+@needs("strace")
+def test_requests_left_unread_are_not_done_behind_those_of_another_connection(make_node, memory_dir):
+    """The kernel's client closes one of its sockets and repeats on another what that one owes it. Here this happens
+    while the gateway is busy with the other one, and had learnt before that there is something to read on both."""
+    node = make_node(data_dir=memory_dir)
+    node.create(200, "1M")
+    gateway = node.start(200, wrap=("strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=writev", "-e",
+                                    "inject=writev:delay_exit=500000"), env=inject.ENVIRONMENT)
+    with gateway.connect() as first, gateway.connect() as second, gateway.connect() as busy:
+        busy.send_request(wire.CMD_READ, 0, 512)
+        assert busy.read_reply()[1].error == 0  # the gateway is still in its writev
+        for _ in range(4):  # so many that it looks for more at once
+            second.send_request(wire.CMD_READ, 0, 512)
+        first.send_request(wire.CMD_WRITE, 0, 512, 0, b"1" * 512)
+        assert len(second.read_replies(4)) == 4  # it is again
+        first.close()
+        second.write(0, b"2" * 512)
+        gone(gateway, 2)
+        assert second.read(0, 512) == b"2" * 512
 
 
 def test_write_that_waited_for_another_is_not_done_for_a_dead_session(make_node, memory_dir, faults):
