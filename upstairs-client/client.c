@@ -14,6 +14,7 @@ struct client {
 	struct client_user user;
 	struct sockaddr_storage targets[UPSTAIRS_SLOTS];
 	struct upstairs *core;
+	struct integrity *integrity;
 	struct link *links[UPSTAIRS_SLOTS];
 	bool could_not_connect[UPSTAIRS_SLOTS];
 	uv_timer_t timer; /* of the core's deadline */
@@ -131,12 +132,13 @@ static int environment_take_data(void *context, struct upstairs_request *core, c
 {
 	struct client *client = context;
 	struct client_request *request = container_of(core, struct client_request, core);
-	return integrity_take(response, block_size_of(client), request->buffer);
+	return integrity_take(client->integrity, response, request->buffer);
 }
 
 static void environment_seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
 {
-	integrity_seal(data, block_size_of(context), 1, block_context);
+	const struct client *client = context;
+	integrity_seal(client->integrity, data, 1, data, block_context);
 }
 
 static void environment_complete(void *context, struct upstairs_request *core, int error)
@@ -223,6 +225,7 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 	};
 	struct upstairs_options core = {
 		.block_size = options->block_size,
+		.encrypted = options->key,
 		.leave_after = options->leave_after,
 		.wait_for_named = options->wait_for_named,
 		.flush_interval = options->flush_interval,
@@ -230,12 +233,14 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 	struct history history;
 	const char *wrong;
 	struct client *client = calloc(1, sizeof *client);
+	struct integrity *integrity = integrity_open(options->key, options->block_size);
 	bool is_kept = history_open(&history, options->history, options->history_size, &options->history_key, &wrong) == 0;
-	if (!client ||
+	if (!client || !integrity ||
 		(!is_kept &&
 			history_create(&history, options->history, options->history_size, options->block_size, &options->history_key) < 0) ||
 		getrandom(&core.upstairs_id, sizeof core.upstairs_id, 0) != sizeof core.upstairs_id ||
 		getrandom(&core.session_id, sizeof core.session_id, 0) != sizeof core.session_id) {
+		integrity_close(integrity);
 		free(client);
 		return NULL;
 	}
@@ -243,9 +248,11 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 	own.context = client;
 	client->core = upstairs_open(&core, &own, &history, is_kept);
 	if (!client->core) {
+		integrity_close(integrity);
 		free(client);
 		return NULL;
 	}
+	client->integrity = integrity;
 	client->loop = loop;
 	client->user = *user;
 	client->completed_end = &client->completed;
@@ -266,6 +273,22 @@ void client_activate(struct client *client, uint64_t generation, const struct up
 	wake(client);
 }
 
+/* What is sent of a write. Plain bytes go as they lie in the caller's buffer. */
+static int seal(struct client *client, struct client_request *request)
+{
+	bool encrypts = integrity_encrypts(client->integrity);
+	size_t count = request->core.count, contexts = count * sizeof *request->contexts;
+	if (request->length > UPSTAIRS_REQUEST_MAX)
+		return -EINVAL;
+	request->contexts = malloc(contexts + (encrypts ? request->length : 0));
+	if (!request->contexts)
+		return -ENOMEM;
+	void *sealed = encrypts ? (void *)(request->contexts + count) : request->buffer;
+	request->core.contexts = request->contexts;
+	request->core.data = sealed;
+	return integrity_seal(client->integrity, request->buffer, count, sealed, request->contexts);
+}
+
 void client_submit(struct client *client, struct client_request *request)
 {
 	uint64_t block_size = block_size_of(client);
@@ -280,13 +303,11 @@ void client_submit(struct client *client, struct client_request *request)
 		request->core.count = request->length / block_size;
 	}
 	if (request->operation == UPSTAIRS_WRITE) {
-		request->contexts = calloc(request->core.count, sizeof *request->contexts);
-		if (!request->contexts) {
-			environment_complete(client, &request->core, -ENOMEM);
+		int status = seal(client, request);
+		if (status < 0) {
+			environment_complete(client, &request->core, status);
 			return;
 		}
-		integrity_seal(request->buffer, block_size, request->core.count, request->contexts);
-		request->core.contexts = request->contexts;
 	}
 	upstairs_submit(client->core, &request->core);
 	wake(client);
@@ -310,6 +331,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	if (--client->open_handles > 0)
 		return;
 	struct client_user user = client->user;
+	integrity_close(client->integrity);
 	free(client);
 	user.closed(user.context);
 }

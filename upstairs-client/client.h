@@ -15,6 +15,7 @@
 struct client_options {
 	struct sockaddr_storage targets[UPSTAIRS_SLOTS];
 	uint64_t block_size; /* of the regions */
+	const void *key;     /* INTEGRITY_KEY_SIZE bytes, copied; NULL: the regions are not encrypted */
 	uint64_t leave_after, wait_for_named, flush_interval; /* ms, see core.h */
 	/* Where the history lies, aligned to 8; the caller's, until closed() has been called. */
 	void *history;
@@ -40,7 +41,7 @@ struct client_request {
 	void (*done)(struct client_request *request, int error);
 	/* the client's */
 	struct upstairs_request core;
-	struct crucible_block_context *contexts;
+	struct crucible_block_context *contexts; /* of a write; the sealed bytes lie behind them */
 	int error;
 	struct client_request *next;
 };

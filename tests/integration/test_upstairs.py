@@ -1,4 +1,8 @@
 """libupstairs, by tests/tools/upstairs-io, on three real crucible-downstairs."""
+import base64
+import contextlib
+import fcntl
+import random
 import re
 import resource
 import shutil
@@ -13,6 +17,7 @@ from support.node import TOOLS, run, wait_until
 pytestmark = pytest.mark.skipif(not shutil.which("crucible-downstairs"),
                                 reason="not installed: crucible-downstairs (build it from its own repository)")
 MIB = 1 << 20
+URI = "nbd://127.0.0.1:10809/rustnbd"
 
 
 def free_port():
@@ -24,10 +29,10 @@ def free_port():
 class Region:
     """One region and the program that serves it."""
 
-    def __init__(self, directory, extents):
+    def __init__(self, directory, extents, encrypted=False):
         self.directory, self.port, self.process = directory, free_port() % 20000 + 10000, None
         run("crucible-downstairs", "create", "-d", directory, "-u", uuid.uuid4(), "--block-size", 4096,
-            "--extent-size", 256, "--extent-count", extents)
+            "--extent-size", 256, "--extent-count", extents, *(["--encrypted"] if encrypted else []))
 
     def start(self):
         def limit():  # a downstairs that meets an error grows without end
@@ -48,9 +53,11 @@ class Region:
 
 
 class Volume:
-    def __init__(self, directory, extents=16):
-        self.directory, self.generation = directory, 0
-        self.regions = [Region(str(directory / f"region-{i}"), extents) for i in range(3)]
+    def __init__(self, directory, extents=16, key=None):
+        self.directory, self.generation, self.key = directory, 0, key
+        self.regions = [Region(str(directory / f"region-{i}"), extents, bool(key)) for i in range(3)]
+        if key:
+            (directory / "key").write_bytes(key)
         for region in self.regions:
             region.start()
 
@@ -58,7 +65,8 @@ class Volume:
         self.generation += 1
         targets = [word for region in self.regions for word in ("--target", f"127.0.0.1:{region.port}")]
         return [str(TOOLS / "upstairs-io"), *targets, "--generation", str(self.generation),
-                "--record", str(self.directory / "record"), *map(str, words)]
+                "--record", str(self.directory / "record"),
+                *(["--key", str(self.directory / "key")] if self.key else []), *map(str, words)]
 
     def io(self, *words, check=True):
         result = subprocess.run(self.command(*words), capture_output=True, text=True, timeout=60, check=False)
@@ -93,17 +101,81 @@ def volume(tmp_path):
     made.close()
 
 
-def test_what_was_written_is_read_by_the_next_start(volume):
-    volume.io("fill", 7, 8 * MIB)
-    volume.io("verify", 7, 8 * MIB)
-    volume.io("fill", 8, 4 * MIB)
-    volume.io("verify", 8, 4 * MIB)
-    volume.assert_equal()
+@pytest.fixture(params=[None, bytes(range(32))], ids=["plain", "encrypted"])
+def either(tmp_path, request):
+    """A volume, with encryption and without."""
+    made = Volume(tmp_path, key=request.param)
+    yield made
+    made.close()
 
 
-def test_never_written_blocks_are_zeros(volume):
-    volume.io("fill", 1, MIB)
-    command = volume.command("read", 2 * MIB, 65536)
+@contextlib.contextmanager
+def upstream_server(volume):
+    """The NBD server of the real project on the same regions; its port is fixed."""
+    volume.generation += 1
+    key = ["--key", base64.b64encode(volume.key).decode()] if volume.key else []
+    targets = [word for region in volume.regions for word in ("--target", f"127.0.0.1:{region.port}")]
+    with open(volume.directory / "server.log", "wb") as log:
+        process = subprocess.Popen(["crucible-nbd-server", "--gen", str(volume.generation), *targets, *key],
+                                   stdout=log, stderr=log)
+    try:
+        wait_until(lambda: subprocess.run(["nbdinfo", "--size", URI], capture_output=True, check=False).returncode == 0,
+                   "the server serves", timeout=60)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def upstream():
+    if not shutil.which("crucible-nbd-server"):
+        pytest.skip("not installed: crucible-nbd-server")
+    with open("/tmp/tb4-upstream-server.lock", "w", encoding="ascii") as lock:  # one test at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def test_what_was_written_is_read_by_the_next_start(either):
+    either.io("fill", 7, 8 * MIB)
+    either.io("verify", 7, 8 * MIB)
+    either.io("fill", 8, 4 * MIB)
+    either.io("verify", 8, 4 * MIB)
+    either.assert_equal()
+
+
+def test_upstream_reads_what_we_wrote(either, upstream, tmp_path):
+    either.io("fill", 9, 16 * MIB)
+    ours = subprocess.run(either.command("read", 0, 16 * MIB), capture_output=True, timeout=60, check=True).stdout
+    with upstream_server(either):
+        run("nbdcopy", "--connections=1", "--requests=1", URI, tmp_path / "theirs")
+    assert (tmp_path / "theirs").read_bytes() == ours
+
+
+def test_we_read_what_upstream_wrote(either, upstream, tmp_path):
+    picture = random.Random(4).randbytes(16 * MIB)
+    (tmp_path / "picture").write_bytes(picture)
+    with upstream_server(either):
+        run("nbdcopy", "--connections=1", "--requests=1", "--flush", tmp_path / "picture", URI)
+    # the record of these regions: their server has flushed all of it on all three
+    ours = subprocess.run(either.command("read", 0, 16 * MIB), capture_output=True, timeout=60, check=True).stdout
+    assert ours == picture
+
+
+def test_wrong_key_reads_nothing(tmp_path):
+    volume = Volume(tmp_path, key=bytes(32))
+    try:
+        volume.io("fill", 3, MIB)
+        (tmp_path / "key").write_bytes(bytes(31) + b"x")
+        result = volume.io("verify", 3, MIB, check=False)
+        assert result.returncode == 1 and "Input/output error" in result.stderr
+    finally:
+        volume.close()
+
+
+def test_never_written_blocks_are_zeros(either):
+    either.io("fill", 1, MIB)
+    command = either.command("read", 2 * MIB, 65536)
     assert subprocess.run(command, capture_output=True, timeout=60, check=True).stdout == bytes(65536)
 
 

@@ -1,6 +1,6 @@
 /* upstairs-io: a volume on three downstairs from the command line, by the public header of libupstairs only.
  *
- * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE COMMAND...
+ * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE [--key FILE] COMMAND...
  *   read OFFSET LENGTH          to standard output
  *   write OFFSET                from standard input
  *   flush
@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "client.h"
+#include "integrity.h"
 #include "list.h"
 
 enum { DEPTH_MAX = 256, HISTORY_SIZE = 256 << 20 };
@@ -326,12 +327,24 @@ static bool parse_target(char *text, struct sockaddr_storage *address)
 	return inet_pton(AF_INET, text, &in->sin_addr) == 1;
 }
 
+/* 32 bytes, as they are. */
+static bool read_key(const char *path, uint8_t key[INTEGRITY_KEY_SIZE])
+{
+	FILE *file = fopen(path, "rb");
+	bool has_key = file && fread(key, 1, INTEGRITY_KEY_SIZE, file) == INTEGRITY_KEY_SIZE;
+	if (file)
+		fclose(file);
+	return has_key;
+}
+
 int main(int argc, char **argv)
 {
+	uint8_t key[INTEGRITY_KEY_SIZE];
 	static const struct option table[] = {
 		{ "target", required_argument, NULL, 't' },
 		{ "generation", required_argument, NULL, 'g' },
 		{ "record", required_argument, NULL, 'r' },
+		{ "key", required_argument, NULL, 'k' },
 		{ 0 },
 	};
 	static struct io io;
@@ -343,6 +356,8 @@ int main(int argc, char **argv)
 			targets++;
 		else if (option == 'g')
 			generation = strtoull(optarg, NULL, 0);
+		else if (option == 'k' && read_key(optarg, key))
+			options.key = key;
 		else if (option == 'r')
 			io.record_path = optarg;
 		else
