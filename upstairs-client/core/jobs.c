@@ -410,11 +410,11 @@ static void read_elsewhere(struct upstairs *upstairs, struct job *job)
 {
 	if (send_read(upstairs, job))
 		return;
-	bool was_asked = false;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
-		was_asked = was_asked || (job->asked[i] && upstairs->slots[i].phase == SLOT_COUNTED);
-	if (!was_asked)
-		return; /* no slot is counted: jobs_go_on() sends it */
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (slot->is_named && (slot->phase != SLOT_COUNTED || !job->asked[i]))
+			return; /* may have it: jobs_retry_reads() asks it when it is back */
+	}
 	answer(upstairs, job, -EIO); /* all copies were asked, and none is good */
 	free_if_over(upstairs, job);
 }
@@ -501,6 +501,7 @@ void jobs_lost(struct upstairs *upstairs, unsigned index)
 			continue;
 		list_remove(&job->slot_links[index]);
 		job->states[index] = JOB_NOT_SENT;
+		job->asked[index] = false;
 		if (job->kind == JOB_READ && !job->has_data && job->request)
 			read_elsewhere(upstairs, job);
 		else
@@ -600,10 +601,8 @@ void jobs_retry_reads(struct upstairs *upstairs)
 		bool is_idle = job->kind == JOB_READ && !job->has_data && job->request;
 		for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 			is_idle = is_idle && job->states[i] != JOB_SENT;
-		if (is_idle) {
-			memset(job->asked, 0, sizeof job->asked);
-			send_read(upstairs, job);
-		}
+		if (is_idle)
+			read_elsewhere(upstairs, job);
 	}
 }
 
