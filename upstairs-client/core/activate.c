@@ -139,28 +139,26 @@ static void fence_advance(struct upstairs *upstairs)
 			return;
 		record.in_sync[i] = upstairs->in_activation[i];
 	}
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (!upstairs->in_activation[i])
-			continue;
-		struct history_slot *kept = history_slot(&upstairs->history, i);
-		kept->must_show = upstairs->generation;
-		kept->place = flush->covers;
-	}
+	upstairs->fence_covers = flush->covers;
 	record.stamped = upstairs->generation;
 	record.released = false;
 	upstairs->fence = FENCE_RECORD;
 	core_store(upstairs, &record);
 }
 
+/* The record is stored. From here on, and not before, the history has places: it is what a start under this claim
+ * goes by. */
 static void serve(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (upstairs->in_activation[i])
+		struct history_slot *kept = history_slot(&upstairs->history, i);
+		if (upstairs->in_activation[i]) {
 			upstairs->slots[i].phase = SLOT_COUNTED;
-		else
-			/* it comes back later, and not by what was before this start */
-			history_slot(&upstairs->history, i)->place =
-				upstairs->resumes ? history_slot(&upstairs->history, i)->place : 0;
+			kept->must_show = upstairs->generation;
+			kept->place = upstairs->fence_covers;
+		} else if (!upstairs->resumes) {
+			kept->place = 0; /* it comes back later, and not by what was before this start */
+		}
 		upstairs->in_activation[i] = false;
 	}
 	upstairs->fence = FENCE_NONE;

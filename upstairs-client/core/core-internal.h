@@ -146,7 +146,7 @@ struct upstairs {
 	struct mend *mend;
 	struct repair *repair;
 	enum fence_step fence;
-	uint64_t fence_job;
+	uint64_t fence_job, fence_covers;
 	struct history_entry *fence_entry; /* if the history had no room for it */
 	bool is_advancing, advance_again;
 };

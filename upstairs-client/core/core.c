@@ -321,7 +321,8 @@ void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const str
 		upstairs->slots[i].is_named = record->in_sync[i];
 		places += record->in_sync[i] && history_slot(&upstairs->history, i)->place > 0;
 	}
-	upstairs->resumes = upstairs->resumes && record->exists && places >= 2;
+	/* One without a place needs a repair. Its numbers, and a mend by them, would prove nothing. */
+	upstairs->resumes = upstairs->resumes && record->exists && places > 0;
 	core_set_state(upstairs, UPSTAIRS_ACTIVATING);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		slot_connect(upstairs, i);
