@@ -11,9 +11,10 @@
 /* Invariants
  *  1. Every operation is in exactly one place: in the ring, in `waiting`, or on a worker thread.
  *  2. `waiting` is not empty only while the ring is full; completions refill the ring.
- *  3. Between two waits of the loop all prepared entries have been submitted (on_prepare).
+ *  3. Between two waits of the loop all prepared entries have been submitted (on_prepare), or `retry`
+ *     runs.
  */
-enum { RING_ENTRIES = 256, OPERATION_CHUNK = 1 << 30 };
+enum { RING_ENTRIES = 256, OPERATION_CHUNK = 1 << 30, RETRY_MS = 10 };
 
 struct file_io {
 	uv_loop_t *loop;
@@ -23,6 +24,7 @@ struct file_io {
 	struct list waiting;
 	uv_poll_t poll;
 	uv_prepare_t prepare;
+	uv_timer_t retry;
 	unsigned open_handles;
 };
 
@@ -156,8 +158,14 @@ static void submit_to_ring(struct file_io *engine, struct file_operation *operat
 	engine->unsubmitted++;
 }
 
+static void on_retry(uv_timer_t *timer)
+{
+	(void)timer; /* on_prepare() follows */
+}
+
 /* Before the loop waits. An error leaves the entries where they are; the next turn tries again, and
- * with EAGAIN or EBUSY the kernel has said that completions must be taken first. */
+ * with EAGAIN or EBUSY the kernel has said that it lacks memory or that completions must be taken
+ * first. There may be none to come, so a timer sees to it that there is a next turn. */
 static void on_prepare(uv_prepare_t *prepare)
 {
 	struct file_io *engine = prepare->data;
@@ -168,6 +176,8 @@ static void on_prepare(uv_prepare_t *prepare)
 		engine->unsubmitted -= (unsigned)n < engine->unsubmitted ? (unsigned)n : engine->unsubmitted;
 	else if (n != -EAGAIN && n != -EBUSY && n != -EINTR)
 		log_error("io_uring: cannot submit: %s", uv_strerror(n));
+	if (engine->unsubmitted > 0)
+		uv_timer_start(&engine->retry, on_retry, RETRY_MS, 0);
 }
 
 /* Goes on with a transfer that was cut short. False if the operation is finished. */
@@ -254,8 +264,9 @@ static int open_ring(struct file_io *engine)
 	}
 	fcntl(engine->ring.ring_fd, F_SETFD, FD_CLOEXEC);
 	uv_prepare_init(engine->loop, &engine->prepare);
-	engine->poll.data = engine->prepare.data = engine;
-	engine->open_handles = 2;
+	uv_timer_init(engine->loop, &engine->retry);
+	engine->poll.data = engine->prepare.data = engine->retry.data = engine;
+	engine->open_handles = 3;
 	uv_poll_start(&engine->poll, UV_READABLE, on_poll);
 	uv_prepare_start(&engine->prepare, on_prepare);
 	/* the engine alone keeps no loop alive */
@@ -293,4 +304,5 @@ void file_io_close(struct file_io *engine)
 	}
 	uv_close((uv_handle_t *)&engine->poll, on_closed);
 	uv_close((uv_handle_t *)&engine->prepare, on_closed);
+	uv_close((uv_handle_t *)&engine->retry, on_closed);
 }

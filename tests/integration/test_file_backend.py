@@ -2,6 +2,7 @@
 import os
 import re
 import signal
+import time
 
 import pytest
 
@@ -119,4 +120,18 @@ def test_flush_of_a_direct_image_that_failed_may_succeed_later(make_node):
         wait_until(lambda: gateway.volume_status()["flush_failed"], "it is shown")
         client.flush()
         assert gateway.volume_status()["flush_failed"] is False
+    assert stop(gateway) == 0
+
+
+@needs("strace")
+def test_requests_that_the_kernel_has_no_memory_for_are_submitted_again(buffered):
+    """Nothing else need happen in the meantime."""
+    gateway = start(buffered, strace("-e", "trace=io_uring_enter", "-e", "inject=io_uring_enter:error=EAGAIN:when=1..20"))
+    assert gateway.volume_status()["file"]["engine"] == "io_uring"
+    with gateway.connect() as client:
+        began = time.monotonic()
+        client.write(0, b"1" * 4096)
+        client.flush()
+        assert time.monotonic() - began < 1.5  # the gateway's own timers run every 2 s
+        assert client.read(0, 4096) == b"1" * 4096
     assert stop(gateway) == 0
