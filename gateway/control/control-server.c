@@ -285,6 +285,19 @@ static void refuse_connection(struct control_server *server)
 	uv_close((uv_handle_t *)&server->refused, on_refused_closed);
 }
 
+/* Not one that waits for us: it is not to blame, and would stay until it has its answer anyway. */
+static void close_oldest(struct control_server *server)
+{
+	struct control_client *client;
+	LIST_FOR_EACH(client, &server->clients, link)
+	{
+		if (!client->is_closed && !client->owes_answer) {
+			close_client(client);
+			return;
+		}
+	}
+}
+
 static void on_connection(uv_stream_t *listener, int status)
 {
 	struct control_server *server = listener->data;
@@ -305,14 +318,14 @@ static void on_connection(uv_stream_t *listener, int status)
 	client->open_handles = 2;
 	list_append(&server->clients, &client->link);
 	server->client_count++;
-	if (server->client_count > CONTROL_CLIENTS_MAX)
-		close_client(LIST_FIRST(&server->clients, struct control_client, link));
 	if (uv_accept(listener, (uv_stream_t *)&client->pipe) < 0 || !peer_is_allowed(&client->pipe) ||
 		uv_read_start((uv_stream_t *)&client->pipe, on_allocate, on_read) < 0) {
 		close_client(client);
 		return;
 	}
 	uv_timer_start(&client->timer, on_timeout, CONTROL_TIMEOUT_MS, 0);
+	if (server->client_count > CONTROL_CLIENTS_MAX)
+		close_oldest(server);
 }
 
 /* Life */

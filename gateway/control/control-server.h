@@ -7,7 +7,8 @@
  *
  * Only root and the gateway's own user may connect (mode 0600 and SO_PEERCRED). A client that sends
  * nothing useful costs its own connection: bad lines get one answer and the end, silent clients go
- * after CONTROL_TIMEOUT_MS, the oldest goes when there are more than CONTROL_CLIENTS_MAX.
+ * after CONTROL_TIMEOUT_MS, the oldest that is not waiting for us goes when there are more than
+ * CONTROL_CLIENTS_MAX.
  *
  * Loop thread only.
  */

@@ -1,4 +1,5 @@
 """The control socket, byte by byte: what is malformed costs its own connection and nobody else."""
+import fcntl
 import json
 import os
 import random
@@ -255,6 +256,21 @@ def test_the_oldest_of_too_many_silent_clients_goes(gateway):
     assert controls[0].is_closed()
     controls[-1].send(STATUS)
     assert controls[-1].answer()["ok"] is True
+    for control in controls:
+        control.sock.close()
+
+
+def test_a_client_that_waits_for_its_resize_neither_goes_nor_keeps_silent_ones(node, gateway):
+    before = len(os.listdir(f"/proc/{gateway.pid}/fd"))
+    with open(node.volume_dir / ".lock") as lock, Control(gateway) as waiting:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting.send(b'{"version":1,"command":"resize","volume":"vm-200-disk-0","size":134217728}\n')
+        time.sleep(0.2)
+        controls = [Control(gateway) for _ in range(100)]
+        assert controls[0].is_closed()
+        assert len(os.listdir(f"/proc/{gateway.pid}/fd")) <= before + 20
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert waiting.answer()["size"] == 128 << 20
     for control in controls:
         control.sock.close()
 
