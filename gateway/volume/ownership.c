@@ -354,15 +354,15 @@ int ownership_release(struct ownership *ownership, const char *volume, struct re
 int ownership_drop(struct ownership *ownership, const char *volume, struct reason *reason)
 {
 	struct entry *entry = find_entry(ownership, volume);
-	struct record record;
+	struct record ours, released;
 	if (!entry)
 		return reason_set(reason, -EOWNERDEAD, "%s: is not claimed by this process", volume);
-	int status = load_own_record(ownership->config, volume, entry->claim_id, &record, reason);
+	int status = load_own_record(ownership->config, volume, entry->claim_id, &ours, reason);
 	if (status == 0) /* the record last: what is left by a crash before then claims nothing */
 		status = ownership_release(ownership, volume, reason);
-	if (status == 0)
-		status = record_load(ownership->config, volume, &record, reason);
-	return status < 0 ? status : record_remove(ownership->config, volume, &record, reason);
+	if (status == 0) /* again, as somebody may have taken it by force since */
+		status = load_own_record(ownership->config, volume, ours.claim_id, &released, reason);
+	return status < 0 ? status : record_remove(ownership->config, volume, &released, reason);
 }
 
 int ownership_forget(struct ownership *ownership, struct reason *reason)
