@@ -259,6 +259,10 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 			(unsigned long long)slot->shown, (unsigned long long)upstairs->generation);
 		return;
 	}
+	if (slot->shown < history_slot(&upstairs->history, index)->must_show) {
+		core_report(upstairs, index, "is older than it was when we left it: it is no copy any more");
+		slot_lies(upstairs, index); /* rolled back or wiped: whatever its numbers say, all of it is copied */
+	}
 	slot->phase = SLOT_PRESENT;
 	slot->retry_delay = RETRY_MIN_MS;
 	core_advance(upstairs);
