@@ -73,6 +73,7 @@ struct slot {
 	uint64_t replay_flush; /* job id */
 	uint64_t repaired_to;  /* REPAIR: blocks below this are there, or will be when the extent reopens */
 	unsigned silent_closes; /* in a row, right after PromoteToActive */
+	const char *doomed;     /* why it is dropped when the present input has been dealt with; NULL: it is not */
 };
 
 enum job_state {
@@ -175,6 +176,10 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 /* The connection is gone, or is closed here; what was sent on it is open again. */
 void slot_lost(struct upstairs *upstairs, unsigned index);
 void slot_drop(struct upstairs *upstairs, unsigned index, const char *why);
+/* Drops it at the end of the present input, as what calls this may hold jobs that a drop frees. Until then nothing
+ * more is sent to it. */
+void slot_doom(struct upstairs *upstairs, unsigned index, const char *why);
+void slot_drop_doomed(struct upstairs *upstairs);
 /* As slot_drop(), and it is not tried again. */
 void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -204,6 +209,8 @@ void jobs_go_on(struct upstairs *upstairs);
 void jobs_try_answers(struct upstairs *upstairs);
 struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, struct upstairs_request *request);
 struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *request);
+/* One that nobody waits for. */
+void jobs_flush_unasked(struct upstairs *upstairs);
 void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct crucible_message *message);
 /* What was sent on a connection that is lost is open again. */
 void jobs_lost(struct upstairs *upstairs, unsigned index);

@@ -83,8 +83,8 @@ static void stop(struct upstairs *upstairs, enum upstairs_state state)
 	mend_end(upstairs);
 	repair_forget(upstairs);
 	core_set_state(upstairs, state);
+	jobs_fail_all(upstairs, -EIO); /* before a lost connection sends a read elsewhere */
 	disconnect_all(upstairs);
-	jobs_fail_all(upstairs, -EIO);
 	core_report(upstairs, UPSTAIRS_SLOTS, "%s", upstairs->reason);
 }
 
@@ -153,6 +153,7 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 	core_advance(upstairs);
 	if (!is_over(upstairs))
 		jobs_try_answers(upstairs);
+	slot_drop_doomed(upstairs);
 }
 
 /* While it serves */
@@ -169,7 +170,7 @@ static bool wants_to_leave(const struct upstairs *upstairs, unsigned index)
 static bool wants_to_join(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
-	return slot->phase == SLOT_JOINING && !slot->is_named && slot->outstanding_count == 0;
+	return slot->phase == SLOT_JOINING && !slot->is_named && !slot->doomed && slot->outstanding_count == 0;
 }
 
 static void change_record(struct upstairs *upstairs)
@@ -238,7 +239,7 @@ static void deactivate(struct upstairs *upstairs)
 		if (upstairs->slots[i].phase != SLOT_COUNTED)
 			return;
 		if (history_slot(&upstairs->history, i)->place < end) {
-			jobs_flush(upstairs, NULL);
+			jobs_flush_unasked(upstairs);
 			return;
 		}
 	}
@@ -334,6 +335,7 @@ void upstairs_deactivate(struct upstairs *upstairs)
 		return;
 	core_set_state(upstairs, UPSTAIRS_DEACTIVATING);
 	core_advance(upstairs);
+	slot_drop_doomed(upstairs);
 }
 
 void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request)
@@ -342,6 +344,7 @@ void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request
 		upstairs->environment.complete(upstairs->environment.context, request, -EIO);
 	else
 		jobs_submit(upstairs, request);
+	slot_drop_doomed(upstairs);
 }
 
 void upstairs_tick(struct upstairs *upstairs, uint64_t now)
@@ -358,6 +361,7 @@ void upstairs_tick(struct upstairs *upstairs, uint64_t now)
 	if (!is_over(upstairs) && upstairs->region.block_size)
 		jobs_tick(upstairs);
 	core_advance(upstairs);
+	slot_drop_doomed(upstairs);
 }
 
 static uint64_t earlier(uint64_t a, uint64_t b)

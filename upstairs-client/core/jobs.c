@@ -228,10 +228,10 @@ void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
 	struct crucible_message message = { .job = core_job(upstairs, job->id) };
-	if (job->kind == JOB_WRITE && blocks_for(job, slot) == 0)
+	if (slot->doomed || (job->kind == JOB_WRITE && blocks_for(job, slot) == 0))
 		return;
 	if (!gather_dependencies(upstairs, job, index, &message.dependencies)) {
-		slot_drop(upstairs, index, "out of memory");
+		slot_doom(upstairs, index, "out of memory");
 		return;
 	}
 	switch (job->kind) {
@@ -265,8 +265,8 @@ void job_send_repair(struct upstairs *upstairs, struct job *job, unsigned index,
 	bool gathers)
 {
 	if (gathers && !gather_dependencies(upstairs, job, index, &message->dependencies))
-		slot_drop(upstairs, index, "out of memory");
-	else
+		slot_doom(upstairs, index, "out of memory");
+	else if (!upstairs->slots[index].doomed)
 		send(upstairs, job, index, message);
 }
 
@@ -287,19 +287,32 @@ static void send_to_receivers(struct upstairs *upstairs, struct job *job)
 	}
 }
 
+/* A read that is sent again, or late, comes behind all that was sent meanwhile: ids are the order of sending. */
+static void renumber(struct upstairs *upstairs, struct job *job)
+{
+	list_remove(&job->id_link);
+	list_remove(&job->all_link);
+	job->id = upstairs->next_id++;
+	list_append(&upstairs->by_id[job->id % JOB_BUCKETS], &job->id_link);
+	list_append(&upstairs->jobs, &job->all_link);
+}
+
 /* A read goes to the counted slot with the least to do. False if there is none that was not asked. */
 static bool send_read(struct upstairs *upstairs, struct job *job)
 {
 	unsigned best = UPSTAIRS_SLOTS;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *slot = &upstairs->slots[i];
-		if (slot->phase == SLOT_COUNTED && !job->asked[i] &&
+		if (slot->phase == SLOT_COUNTED && !slot->doomed && !job->asked[i] &&
 			(best == UPSTAIRS_SLOTS || slot->outstanding_count < upstairs->slots[best].outstanding_count))
 			best = i;
 	}
-	if (best < UPSTAIRS_SLOTS)
-		job_send(upstairs, job, best);
-	return best < UPSTAIRS_SLOTS;
+	if (best == UPSTAIRS_SLOTS)
+		return false;
+	if (job->id + 1 != upstairs->next_id)
+		renumber(upstairs, job);
+	job_send(upstairs, job, best);
+	return true; /* or it is sent again when the slot has been dropped */
 }
 
 /* Answers */
@@ -357,6 +370,8 @@ static bool is_serving(const struct upstairs *upstairs)
 /* Answers if that is right, and frees the job, but no other one, if that was all. */
 static bool try_one(struct upstairs *upstairs, struct job *job)
 {
+	if (job->kind == JOB_REPAIR)
+		return false; /* it lives as long as its step */
 	bool may = is_serving(upstairs) && !job->is_answered &&
 		(job->kind == JOB_READ ? may_answer_read(upstairs, job) : all_named_have_done(upstairs, job));
 	if (may) {
@@ -540,12 +555,19 @@ struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *reque
 	return job;
 }
 
+void jobs_flush_unasked(struct upstairs *upstairs)
+{
+	struct job *job = jobs_flush(upstairs, NULL);
+	if (job)
+		free_if_over(upstairs, job);
+}
+
 static int start_write(struct upstairs *upstairs, struct upstairs_request *request)
 {
 	struct history_entry *entry = history_reserve(&upstairs->history, request->start, request->count);
 	if (!entry) {
 		if (upstairs->flushed_to < history_end(&upstairs->history))
-			jobs_flush(upstairs, NULL);
+			jobs_flush_unasked(upstairs);
 		return -EAGAIN;
 	}
 	memcpy(history_contexts(entry), request->contexts, request->count * sizeof *request->contexts);
@@ -701,5 +723,5 @@ void jobs_tick(struct upstairs *upstairs)
 	bool is_due = upstairs->now - upstairs->last_flush_at >= upstairs->options.flush_interval ||
 		history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2;
 	if (is_serving(upstairs) && is_due && upstairs->flushed_to < history_end(&upstairs->history))
-		jobs_flush(upstairs, NULL);
+		jobs_flush_unasked(upstairs);
 }

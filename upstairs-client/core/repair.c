@@ -221,6 +221,8 @@ void repair_begin_if_wanted(struct upstairs *upstairs)
 		.highest = highest_of(upstairs, &upstairs->slots[target]),
 	};
 	upstairs->repair = repair;
+	/* no flush that it acknowledges meanwhile gives it a place: these are limited */
+	history_slot(&upstairs->history, target)->place = 0;
 	upstairs->slots[target].phase = SLOT_REPAIR;
 	core_report(upstairs, target, "is copied from slot %u", source);
 	if (!begin_extent(upstairs)) {

@@ -42,7 +42,10 @@ static bool send_run(struct upstairs *upstairs, unsigned index, const struct his
 	job->entry = entry;
 	job->is_answered = true; /* nobody waits for it */
 	job_send(upstairs, job, index);
-	return true;
+	if (job->states[index] == JOB_SENT)
+		return true;
+	job_free(upstairs, job);
+	return false;
 }
 
 /* The stretches of the entry that no newer entry has written. */
@@ -97,7 +100,7 @@ bool replay_begin(struct upstairs *upstairs, unsigned index)
 	cover_jobs(upstairs, index);
 	bool sent = true;
 	const struct history_entry *entry = history_newest(&upstairs->history);
-	for (; sent && slot->phase == SLOT_REPLAY && entry && entry->number >= place;
+	for (; sent && entry && entry->number >= place;
 		 entry = history_before(&upstairs->history, entry))
 		sent = send_entry(upstairs, index, entry, &done);
 	core_release(upstairs, done.blocks);
@@ -115,7 +118,10 @@ bool replay_flush(struct upstairs *upstairs, unsigned index)
 	flush->is_answered = true;
 	slot->replay_flush = flush->id;
 	job_send(upstairs, flush, index);
-	return true;
+	if (flush->states[index] == JOB_SENT)
+		return true;
+	job_free(upstairs, flush);
+	return false;
 }
 
 void replay_flushed(struct upstairs *upstairs, struct job *flush, unsigned index)

@@ -3,6 +3,7 @@
  * Negotiation always asks for the versions, never by LastFlush (design 6.5): a region shows by them whether it
  * is the copy that it should be.
  */
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -77,6 +78,7 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
 	bool was_in_activation = upstairs->in_activation[index];
+	slot->doomed = NULL;
 	if (slot->phase == SLOT_ABSENT || slot->phase == SLOT_FAILED)
 		return;
 	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2)
@@ -93,6 +95,7 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 void upstairs_disconnected(struct upstairs *upstairs, unsigned index)
 {
 	slot_lost(upstairs, index);
+	slot_drop_doomed(upstairs);
 }
 
 void slot_drop(struct upstairs *upstairs, unsigned index, const char *why)
@@ -101,6 +104,21 @@ void slot_drop(struct upstairs *upstairs, unsigned index, const char *why)
 		core_report(upstairs, index, "%s: connection dropped", why);
 	upstairs->environment.disconnect(upstairs->environment.context, index);
 	slot_lost(upstairs, index);
+}
+
+void slot_doom(struct upstairs *upstairs, unsigned index, const char *why)
+{
+	upstairs->slots[index].doomed = why;
+}
+
+void slot_drop_doomed(struct upstairs *upstairs)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (upstairs->slots[i].doomed) {
+			slot_drop(upstairs, i, upstairs->slots[i].doomed);
+			i = UINT_MAX; /* that may have doomed another one: from the beginning */
+		}
+	}
 }
 
 void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
@@ -356,6 +374,7 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 void upstairs_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
 {
 	slot_received(upstairs, index, message);
+	slot_drop_doomed(upstairs);
 }
 
 void slot_tick(struct upstairs *upstairs, unsigned index)
