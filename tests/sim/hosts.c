@@ -1,0 +1,485 @@
+/* hosts.c: gateways with the core under test, what a host keeps for them, and the guests, who are checked. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "integrity.h"
+#include "world.h"
+
+static void fail_request(struct gateway *gateway, struct guest_request *request)
+{
+	struct guest_request **at = &gateway->requests;
+	while (*at != request)
+		at = &(*at)->next;
+	*at = request->next;
+	gateway->request_count--;
+	free(request);
+}
+
+static void set_oldest(struct world *world)
+{
+	uint64_t oldest = world->event;
+	for (unsigned i = 0; i < HOSTS; i++) {
+		for (struct guest_request *request = world->gateways[i].requests; request; request = request->next) {
+			if (request->begin < oldest)
+				oldest = request->begin;
+		}
+	}
+	checker_set_oldest(world->checker, oldest);
+}
+
+/* What the core wants */
+
+static void *allocate(void *context, size_t size)
+{
+	struct gateway *gateway = context;
+	struct world *world = gateway->world;
+	if (world->allocations_until_failure > 0 && --world->allocations_until_failure == 0) {
+		cover(COVER_OUT_OF_MEMORY);
+		trace(world, "host %u: no memory", gateway->host->index);
+		return NULL;
+	}
+	return malloc(size);
+}
+
+static void release(void *context, void *memory)
+{
+	(void)context;
+	free(memory);
+}
+
+static void start_connect(void *context, unsigned slot)
+{
+	struct gateway *gateway = context;
+	if (gateway->connections[slot])
+		violation(gateway->world, "the core connects slot %u twice", slot);
+	else
+		gateway->connections[slot] = network_connect(gateway, slot);
+}
+
+static void disconnect(void *context, unsigned slot)
+{
+	struct gateway *gateway = context;
+	if (!gateway->connections[slot])
+		return; /* its end is what the core is just told */
+	trace(gateway->world, "host %u: disconnects slot %u", gateway->host->index, slot);
+	network_disconnect(gateway->connections[slot]);
+}
+
+static void send_message(void *context, unsigned slot, const struct crucible_message *message)
+{
+	struct gateway *gateway = context;
+	if (!gateway->connections[slot])
+		violation(gateway->world, "the core sends %s to slot %u, which has no connection",
+			crucible_message_name(message->type), slot);
+	else
+		network_send(gateway->connections[slot], message);
+}
+
+static void store_record(void *context, const struct upstairs_record *record)
+{
+	store_begin(context, record);
+}
+
+/* Of plain blocks; one for all worlds. */
+static struct integrity *hashes(void)
+{
+	static struct integrity *integrity;
+	if (!integrity)
+		integrity = integrity_open(NULL, BLOCK);
+	return integrity;
+}
+
+static int take_data(void *context, struct upstairs_request *core, const struct crucible_message *response)
+{
+	struct guest_request *request = core->user;
+	(void)context;
+	int status = integrity_take(hashes(), response, request->data);
+	for (uint64_t i = 0; status == 0 && i < core->count; i++)
+		request->ids[i] = get_le64(request->data + i * BLOCK);
+	return status;
+}
+
+static void seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
+{
+	(void)context;
+	integrity_seal(hashes(), data, 1, data, block_context);
+}
+
+/* At least two disks have the value, or one written over it later. */
+static void check_copies(struct world *world, const struct guest_request *request)
+{
+	if (world->damaged_at > request->begin)
+		return;
+	for (uint64_t i = 0; i < request->core.count; i++) {
+		unsigned copies = 0;
+		for (unsigned k = 0; k < SLEDS; k++)
+			copies += sled_block(&world->sleds[k], request->core.start + i) >= request->ids[i];
+		if (copies < 2)
+			violation(world, "write %llu of block %llu is acknowledged with %u copies",
+				(unsigned long long)request->ids[i], (unsigned long long)(request->core.start + i), copies);
+	}
+}
+
+static void check_answer(struct gateway *gateway, struct guest_request *request)
+{
+	struct world *world = gateway->world;
+	const struct upstairs_request *core = &request->core;
+	bool is_superseded = gateway->generation < world->served_generation;
+	const char *wrong = NULL;
+	if (core->operation == UPSTAIRS_FLUSH) {
+		cover(COVER_FLUSHES);
+		checker_flushed(world->checker, request->begin);
+		return;
+	}
+	if (core->operation == UPSTAIRS_READ && is_superseded) {
+		cover(COVER_STALE_READS);
+		return;
+	}
+	cover(core->operation == UPSTAIRS_READ ? COVER_READS : COVER_WRITES);
+	if (core->operation == UPSTAIRS_WRITE && !request->is_open) {
+		violation(world, "a gateway that is superseded acknowledges write %llu", (unsigned long long)request->ids[0]);
+		return;
+	}
+	for (uint64_t i = 0; i < core->count && !wrong; i++) {
+		wrong = core->operation == UPSTAIRS_READ
+			? checker_read(world->checker, core->start + i, request->ids[i], request->begin, world->event)
+			: checker_written(world->checker, core->start + i, request->ids[i], world->event);
+	}
+	if (wrong)
+		violation(world, "%s", wrong);
+	if (core->operation == UPSTAIRS_WRITE)
+		check_copies(world, request);
+}
+
+static void complete(void *context, struct upstairs_request *core, int error)
+{
+	struct gateway *gateway = context;
+	struct world *world = gateway->world;
+	struct guest_request *request = core->user;
+	static const char *const names[] = { "read", "write", "flush" };
+	trace(world, "host %u: %s of block %llu count %llu id %llu: %s", gateway->host->index, names[core->operation],
+		(unsigned long long)core->start, (unsigned long long)core->count,
+		(unsigned long long)(core->operation == UPSTAIRS_FLUSH ? 0 : request->ids[0]), error ? "fails" : "done");
+	if (error == 0)
+		check_answer(gateway, request);
+	else if (upstairs_state(gateway->upstairs) >= UPSTAIRS_REFUSED)
+		cover(COVER_FAILED_REQUESTS);
+	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn)
+		cover(COVER_TORN);
+	else if (error != -ENOMEM)
+		violation(world, "a request fails with %d", error);
+	fail_request(gateway, request);
+	set_oldest(world);
+}
+
+static void report(void *context, unsigned slot, const char *text)
+{
+	struct gateway *gateway = context;
+	trace(gateway->world, "host %u: slot %u: %s", gateway->host->index, slot, text);
+}
+
+/* Is there a copy that says that it is flushed, and is not? A sync failed, or the process was killed inside a flush. A
+ * start by the versions alone trusts it: open in the design. */
+static bool has_hollow_copy(const struct world *world)
+{
+	for (unsigned i = 0; i < SLEDS; i++) {
+		const struct disk *disk = world->sleds[i].disk;
+		for (uint32_t extent = 0; extent < world->region.extent_count; extent++) {
+			if (disk_unsynced(disk, extent) > 0 && !disk_versions(disk, extent).dirty)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void first_service(struct gateway *gateway)
+{
+	struct world *world = gateway->world;
+	struct host *host = gateway->host;
+	bool may_lose = !(gateway->resumed && host->has_served);
+	if (gateway->generation < world->served_generation) {
+		violation(world, "generation %llu serves after generation %llu", (unsigned long long)gateway->generation,
+			(unsigned long long)world->served_generation);
+		return;
+	}
+	gateway->has_served = host->has_served = true;
+	world->served_generation = gateway->generation;
+	if (may_lose)
+		cover(COVER_POWER_LOSSES_EXCUSED);
+	world->is_void = world->is_void || (may_lose && has_hollow_copy(world));
+	world->was_torn = world->was_torn || (may_lose && world->is_torn);
+	checker_takeover(world->checker, gateway->process, may_lose, world->event);
+	cover(gateway->resumed ? COVER_RESUMPTIONS : COVER_ACTIVATIONS);
+	if (core_counted(gateway->upstairs) == 2)
+		cover(COVER_SERVED_BY_TWO);
+}
+
+static void changed(void *context)
+{
+	struct gateway *gateway = context;
+	enum upstairs_state state = upstairs_state(gateway->upstairs);
+	static const char *const names[] = { "idle", "activating", "serving", "paused", "deactivating", "released",
+		"refused", "fenced" };
+	cover(COVER_STATE_IDLE + (enum coverage)state);
+	trace(gateway->world, "host %u: is %s", gateway->host->index, names[state]);
+	if (state == UPSTAIRS_SERVING && !gateway->has_served)
+		first_service(gateway);
+	if (state == UPSTAIRS_RELEASED)
+		checker_flushed(gateway->world->checker, gateway->world->event);
+	if (state >= UPSTAIRS_RELEASED)
+		gateway->wants_end = true;
+	if (state == UPSTAIRS_FENCED)
+		cover(COVER_FENCES_SUPERSEDED);
+}
+
+/* Starting and ending */
+
+bool gateway_runs(const struct gateway *gateway)
+{
+	return gateway->upstairs && !gateway->is_stopped;
+}
+
+struct gateway *gateway_of(struct world *world, const struct host *host)
+{
+	return &world->gateways[host->index];
+}
+
+static void random_id(struct world *world, struct crucible_uuid *id)
+{
+	for (unsigned i = 0; i < sizeof id->bytes; i += 8)
+		put_le64(id->bytes + i, random_below(world, UINT64_MAX));
+}
+
+static struct crucible_uuid key_of(uint64_t claim)
+{
+	struct crucible_uuid key = { 0 };
+	put_le64(key.bytes, claim);
+	return key;
+}
+
+static void start(struct host *host, struct world *world, bool resumes)
+{
+	struct gateway *gateway = gateway_of(world, host);
+	struct upstairs_environment environment = {
+		.context = gateway,
+		.allocate = allocate,
+		.release = release,
+		.connect = start_connect,
+		.disconnect = disconnect,
+		.send = send_message,
+		.store_record = store_record,
+		.take_data = take_data,
+		.seal_zeros = seal_zeros,
+		.complete = complete,
+		.report = report,
+		.changed = changed,
+	};
+	struct upstairs_options options = {
+		.block_size = BLOCK,
+		.leave_after = 3000,
+		.wait_for_named = 3000,
+		.flush_interval = 2000,
+	};
+	struct crucible_uuid key = key_of(host->claim);
+	const char *wrong = "";
+	*gateway = (struct gateway){ .world = world, .host = host };
+	int status = resumes ? history_open(&gateway->history, host->area, world->area_size, &key, &wrong) : -ENOENT;
+	if (status == -EBADMSG)
+		violation(world, "host %u: the history is damaged: %s", host->index, wrong);
+	gateway->resumed = status == 0;
+	if (status < 0 && history_create(&gateway->history, host->area, world->area_size, BLOCK, &key) < 0)
+		abort();
+	random_id(world, &options.upstairs_id);
+	random_id(world, &options.session_id);
+	gateway->process = ++world->processes;
+	gateway->generation = host->generation++;
+	gateway->claim = host->claim;
+	gateway->seq = world->stored.seq;
+	int kept = world->allocations_until_failure;
+	world->allocations_until_failure = -1;
+	gateway->upstairs = upstairs_open(&options, &environment, &gateway->history, gateway->resumed);
+	world->allocations_until_failure = kept;
+	trace(world, "host %u: a gateway starts, claim %llu generation %llu, record in sync %d%d%d stamped %llu%s%s", host->index,
+		(unsigned long long)host->claim, (unsigned long long)gateway->generation, world->stored.record.in_sync[0],
+		world->stored.record.in_sync[1], world->stored.record.in_sync[2],
+		(unsigned long long)world->stored.record.stamped, world->stored.record.released ? " released" : "",
+		gateway->resumed ? ", with a history" : "");
+	upstairs_activate(gateway->upstairs, gateway->generation, &world->stored.record, world->now);
+	gateway_check(gateway);
+}
+
+void host_open(struct world *world, unsigned index)
+{
+	world->hosts[index] = (struct host){ .index = index, .area = calloc(1, world->area_size) };
+	world->gateways[index] = (struct gateway){ .world = world, .host = &world->hosts[index] };
+}
+
+void host_close(struct world *world, unsigned index)
+{
+	gateway_kill(&world->gateways[index]);
+	free(world->hosts[index].area);
+}
+
+void host_claim(struct host *host, struct world *world)
+{
+	gateway_kill(gateway_of(world, host));
+	world->stored.claim++;
+	world->stored.seq++;
+	host->has_role = true;
+	host->has_served = false;
+	host->claim = world->stored.claim;
+	host->first_generation = host->generation = world->stored.last_generation + 1;
+	world->stored.last_generation += 1000;
+	cover(COVER_CLAIMS);
+	trace(world, "host %u: claims", host->index);
+	start(host, world, false);
+}
+
+bool host_resume(struct host *host, struct world *world)
+{
+	if (!host->has_role || host->claim != world->stored.claim) {
+		cover(COVER_ROLE_LOST);
+		return false;
+	}
+	gateway_kill(gateway_of(world, host));
+	start(host, world, true);
+	return true;
+}
+
+void host_lose(struct host *host, struct world *world)
+{
+	trace(world, "host %u: is lost", host->index);
+	cover(COVER_HOST_LOSSES);
+	gateway_kill(gateway_of(world, host));
+	host->has_role = host->has_served = false;
+	memset(host->area, 0, world->area_size);
+}
+
+void gateway_kill(struct gateway *gateway)
+{
+	struct upstairs *upstairs = gateway->upstairs;
+	if (!upstairs)
+		return;
+	enum upstairs_state state = upstairs_state(upstairs);
+	if (state < UPSTAIRS_RELEASED) {
+		trace(gateway->world, "host %u: the gateway is killed", gateway->host->index);
+		cover(COVER_GATEWAY_KILLS);
+		if (state == UPSTAIRS_ACTIVATING)
+			cover(COVER_GATEWAY_KILLS_ACTIVATING);
+		for (unsigned i = 0; i < SLEDS; i++) {
+			if (upstairs->slots[i].phase == SLOT_REPLAY)
+				cover(COVER_TRACE_B);
+		}
+		if (!list_empty(&upstairs->held_reads))
+			cover(COVER_TRACE_J);
+	}
+	store_gateway_died(gateway);
+	upstairs_close(upstairs);
+	for (unsigned i = 0; i < SLEDS; i++) {
+		if (gateway->connections[i]) {
+			violation(gateway->world, "the core keeps the connection of slot %u at its end", i);
+			network_disconnect(gateway->connections[i]);
+		}
+	}
+	while (gateway->requests)
+		fail_request(gateway, gateway->requests);
+	set_oldest(gateway->world);
+	gateway->upstairs = NULL;
+}
+
+void gateway_tick(struct gateway *gateway)
+{
+	if (gateway->upstairs && gateway->upstairs->now != gateway->world->now)
+		upstairs_tick(gateway->upstairs, gateway->world->now);
+}
+
+void gateway_deactivate(struct gateway *gateway)
+{
+	trace(gateway->world, "host %u: is to release", gateway->host->index);
+	cover(COVER_DEACTIVATIONS);
+	gateway_tick(gateway);
+	gateway->ends_requested = true;
+	upstairs_deactivate(gateway->upstairs);
+	gateway_check(gateway);
+}
+
+void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count)
+{
+	struct world *world = gateway->world;
+	gateway_tick(gateway);
+	struct guest_request *request = calloc(1, sizeof *request);
+	request->gateway = gateway;
+	request->begin = world->event;
+	request->core = (struct upstairs_request){
+		.operation = operation, .start = start, .count = operation == UPSTAIRS_FLUSH ? 0 : count,
+		.data = request->data, .contexts = request->contexts, .user = request
+	};
+	request->next = gateway->requests;
+	gateway->requests = request;
+	gateway->request_count++;
+	for (uint64_t i = 0; operation == UPSTAIRS_WRITE && i < count; i++) {
+		request->ids[i] = ++world->last_id;
+		put_le64(request->data + i * BLOCK, request->ids[i]);
+		request->is_open = gateway->generation >= world->served_generation;
+		if (request->is_open)
+			checker_write(world->checker, start + i, request->ids[i], gateway->process, world->event);
+	}
+	if (operation == UPSTAIRS_WRITE)
+		integrity_seal(hashes(), request->data, count, request->data, request->contexts);
+	static const char *const names[] = { "reads", "writes", "flushes" };
+	trace(world, "host %u: guest %s block %llu count %llu id %llu", gateway->host->index, names[operation],
+		(unsigned long long)start, (unsigned long long)count, (unsigned long long)request->ids[0]);
+	upstairs_submit(gateway->upstairs, &request->core);
+	gateway_check(gateway);
+}
+
+struct gateway *world_owner(struct world *world)
+{
+	for (unsigned i = 0; i < HOSTS; i++) {
+		struct gateway *gateway = &world->gateways[i];
+		if (gateway->upstairs && gateway->claim == world->stored.claim)
+			return gateway;
+	}
+	return NULL;
+}
+
+/* Coverage */
+
+static void look_at_slots(struct gateway *gateway)
+{
+	struct upstairs *upstairs = gateway->upstairs;
+	for (unsigned i = 0; i < SLEDS; i++) {
+		enum slot_phase phase = upstairs->slots[i].phase;
+		if (phase == gateway->phases[i])
+			continue;
+		cover(COVER_SLOT_PHASE_ABSENT + (enum coverage)phase);
+		if (phase == SLOT_REPLAY && upstairs->state != UPSTAIRS_ACTIVATING)
+			cover(COVER_REPLAYS);
+		struct sled *sled = &gateway->world->sleds[i];
+		if (phase == SLOT_REPLAY && sled->flush_ack_lost) {
+			cover(COVER_TRACE_A);
+			sled->flush_ack_lost = false;
+			sled->replayed_after_loss = true;
+		}
+		if (phase == SLOT_ABSENT && gateway->phases[i] == SLOT_COUNTED) {
+			if (sled->replayed_after_loss)
+				cover(COVER_TRACE_K);
+			sled->replayed_after_loss = false;
+			if (upstairs->state == UPSTAIRS_PAUSED && gateway->requests)
+				cover(COVER_TRACE_G);
+		}
+		gateway->phases[i] = phase;
+	}
+	bool mends = upstairs->mend;
+	if (mends && !gateway->was_mending)
+		cover(COVER_MENDS);
+	gateway->was_mending = mends;
+}
+
+void gateway_check(struct gateway *gateway)
+{
+	if (gateway->upstairs)
+		look_at_slots(gateway);
+}

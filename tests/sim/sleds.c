@@ -1,0 +1,217 @@
+/* sleds.c: three downstairs and their disks. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "world.h"
+
+enum { REPAIR_PORT = 7810 };
+
+static int disk_step(void *context, enum disk_step step, uint32_t extent_id)
+{
+	struct sled *sled = context;
+	(void)extent_id;
+	if (sled->kill_in == 0)
+		return -ECANCELED;
+	if (sled->kill_in > 0)
+		sled->kill_in--;
+	if (step == DISK_SYNC && sled->sync_fails &&
+		(sled->fails_any_sync || !disk_versions(sled->disk, extent_id).dirty)) {
+		sled->sync_fails = false;
+		cover(COVER_SYNC_ERRORS);
+		trace(sled->world, "sled %u: a sync of extent %u fails", sled->index, (unsigned)extent_id);
+		return -EIO;
+	}
+	return 0;
+}
+
+static void new_disk(struct sled *sled)
+{
+	struct crucible_region region = sled->world->region;
+	region.uuid = sled->uuid;
+	disk_free(sled->disk);
+	sled->disk = disk_new(&region);
+	disk_set_hook(sled->disk, disk_step, sled);
+}
+
+static void new_uuid(struct sled *sled)
+{
+	for (unsigned i = 0; i < sizeof sled->uuid.bytes; i++)
+		sled->uuid.bytes[i] = (uint8_t)random_below(sled->world, 256);
+}
+
+void sled_open(struct world *world, unsigned index)
+{
+	struct sled *sled = &world->sleds[index];
+	sled->world = world;
+	sled->index = index;
+	sled->kill_in = -1;
+	new_uuid(sled);
+	new_disk(sled);
+	sled_start(sled);
+}
+
+static void stop_fetching(struct sled *sled)
+{
+	sled->is_fetching = false;
+	free(sled->image);
+	sled->image = NULL;
+}
+
+void sled_close(struct sled *sled)
+{
+	stop_fetching(sled);
+	if (sled->downstairs)
+		downstairs_kill(sled->downstairs);
+	disk_free(sled->disk);
+}
+
+void sled_start(struct sled *sled)
+{
+	struct crucible_error error;
+	struct downstairs_options options = {
+		.repair_address = { .octets = { 10, 0, 0, (uint8_t)(sled->index + 1) },
+			.port = (uint16_t)(REPAIR_PORT + sled->index) },
+		.wedge_reports = 1,
+		.callbacks = &network_callbacks,
+		.context = sled,
+	};
+	if (sled->downstairs)
+		return;
+	sled->kill_in = -1;
+	sled->downstairs = downstairs_start(sled->disk, &options, &error);
+	if (sled->downstairs) {
+		cover(COVER_DOWNSTAIRS_STARTS);
+		trace(sled->world, "sled %u: downstairs starts", sled->index);
+		return;
+	}
+	trace(sled->world, "sled %u: downstairs refuses to start", sled->index);
+	cover(COVER_DOWNSTAIRS_REFUSALS);
+	sled_wipe(sled, true);
+	sled->downstairs = downstairs_start(sled->disk, &options, &error);
+}
+
+static void end_process(struct sled *sled, bool silently)
+{
+	if (!sled->downstairs)
+		return;
+	network_server_died(sled, silently);
+	stop_fetching(sled);
+	downstairs_kill(sled->downstairs);
+	sled->downstairs = NULL;
+	sled->kill_in = -1;
+}
+
+void sled_kill(struct sled *sled)
+{
+	trace(sled->world, "sled %u: downstairs is killed", sled->index);
+	cover(COVER_DOWNSTAIRS_KILLS);
+	end_process(sled, false);
+}
+
+struct losing {
+	struct world *world;
+	unsigned percent;
+	bool lost_contexts[64];
+	bool lost;
+};
+
+static bool survives(void *context, uint32_t extent_id, uint64_t block, enum disk_piece piece)
+{
+	struct losing *losing = context;
+	uint64_t number = extent_id * losing->world->region.extent_size + block;
+	bool survives = chance(losing->world, losing->percent);
+	if (piece == PIECE_CONTEXTS)
+		losing->lost_contexts[number] = !survives;
+	/* data without its context makes the downstairs refuse to start; mostly they go together */
+	if (piece == PIECE_DATA && losing->lost_contexts[number] && !chance(losing->world, 1))
+		survives = false;
+	losing->lost = losing->lost || !survives;
+	return survives;
+}
+
+void sled_lose_power(struct sled *sled)
+{
+	struct world *world = sled->world;
+	struct losing losing = { .world = world, .percent = (unsigned)random_below(world, 5) * 25 };
+	end_process(sled, chance(world, 50));
+	for (uint32_t i = 0; i < world->region.extent_count; i++)
+		world->is_torn = world->is_torn || (disk_unsynced(sled->disk, i) > 0 && !disk_versions(sled->disk, i).dirty);
+	disk_power_loss(sled->disk, survives, &losing);
+	cover(COVER_POWER_LOSSES);
+	if (losing.lost)
+		cover(COVER_POWER_LOSSES_LOST);
+	checker_power_lost(world->checker, world->event);
+	world->damaged_at = world->event;
+	trace(world, "sled %u: loses power%s", sled->index, losing.lost ? " and data" : "");
+}
+
+void sled_wipe(struct sled *sled, bool fresh_uuid)
+{
+	struct world *world = sled->world;
+	end_process(sled, false);
+	if (fresh_uuid)
+		new_uuid(sled);
+	new_disk(sled);
+	cover(fresh_uuid ? COVER_WIPES_FRESH : COVER_WIPES_SAME);
+	checker_power_lost(world->checker, world->event);
+	world->damaged_at = world->event;
+	world->may_lack_copies = true;
+	world->wipes++;
+	sled->was_wiped = true;
+	trace(world, "sled %u: region wiped, %s UUID", sled->index, fresh_uuid ? "fresh" : "same");
+}
+
+void sled_fetch(struct sled *sled, bool fails)
+{
+	struct world *world = sled->world;
+	struct sled *source = &world->sleds[sled->source];
+	bool is_up = source->downstairs && (downstairs_state(source->downstairs) == DOWNSTAIRS_RUNNING ||
+		downstairs_state(source->downstairs) == DOWNSTAIRS_FETCHING);
+	size_t size = disk_layout(sled->disk)->size;
+	if (!fails && is_up && !sled->image) {
+		sled->image = malloc(size);
+		downstairs_copy_extent(source->downstairs, sled->extent, sled->image);
+		return;
+	}
+	if (!fails && is_up && downstairs_repair_ready(source->downstairs, sled->extent)) {
+		uint8_t *image = sled->image;
+		sled->image = NULL;
+		sled->is_fetching = false;
+		cover(COVER_EXTENT_REPAIRS);
+		trace(world, "sled %u: has fetched extent %u from sled %u", sled->index, (unsigned)sled->extent, sled->source);
+		downstairs_fetched(sled->downstairs, image, size, NULL);
+		free(image);
+	} else {
+		stop_fetching(sled);
+		cover(COVER_FAILED_FETCHES);
+		trace(world, "sled %u: cannot fetch extent %u from sled %u", sled->index, (unsigned)sled->extent, sled->source);
+		downstairs_fetched(sled->downstairs, NULL, 0, "no answer");
+	}
+	sled_check(sled);
+}
+
+void sled_check(struct sled *sled)
+{
+	if (!sled->downstairs)
+		return;
+	switch (downstairs_state(sled->downstairs)) {
+	case DOWNSTAIRS_KILLED:
+		cover(COVER_DOWNSTAIRS_KILLS_AT_STEP);
+		trace(sled->world, "sled %u: downstairs is killed at a step of the disk", sled->index);
+		end_process(sled, false);
+		break;
+	case DOWNSTAIRS_WEDGED:
+		violation(sled->world, "sled %u: the downstairs is wedged", sled->index);
+		break;
+	default:
+		break;
+	}
+}
+
+uint64_t sled_block(const struct sled *sled, uint64_t block)
+{
+	const struct image_layout *layout = disk_layout(sled->disk);
+	const uint8_t *image = disk_image(sled->disk, (uint32_t)(block / layout->blocks));
+	return image ? get_le64(image + image_data_at(layout, block % layout->blocks)) : 0;
+}
