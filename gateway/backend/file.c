@@ -17,10 +17,14 @@
  *     will say so only once, to whoever syncs first. So every later flush fails too, until the file
  *     is opened again, and nothing but note_sync() may learn of it: there is no FUA of its own.
  *  3. The file is never shorter than geometry.size.
+ *  4. Not direct: what is read is never half of a write. The page cache copies without regard for
+ *     readers, so a request waits (`held`) for those on another thread (`running`) that touch the same
+ *     bytes, if one of them changes them. Requests that are done at once cannot meet each other.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -61,6 +65,7 @@ struct file_backend {
 	bool cannot_punch, cannot_zero_range;
 	bool flush_lost; /* invariant 2 */
 	uint64_t growing_to;
+	struct list running, held; /* struct work.link; invariant 4 */
 	struct file_operation resize;
 	uv_timer_t lock_timer;
 	unsigned lock_tries;
@@ -71,6 +76,9 @@ struct work {
 	struct file_operation operation;
 	struct file_backend *file;
 	uint64_t written; /* ZERO by writing: bytes done */
+	struct list link; /* file_backend.running or .held */
+	void *copy;       /* held: of what the caller lends only until submit() returns */
+	bool is_running;
 };
 _Static_assert(sizeof(struct work) <= sizeof((struct backend_request *)0)->scratch, "scratch");
 
@@ -99,23 +107,98 @@ static void start(struct file_backend *file, struct backend_request *request,
 	enum file_operation_kind kind, void (*done)(struct file_operation *, int64_t))
 {
 	struct work *work = work_of(request);
-	*work = (struct work){
-		.file = file,
-		.operation = {
-			.kind = kind,
-			.fd = file->fd,
-			.offset = request->offset,
-			.length = request->length,
-			.buffer = request->buffer,
-			.done = done,
-		},
+	work->file = file;
+	work->written = 0;
+	work->operation = (struct file_operation){
+		.kind = kind,
+		.fd = file->fd,
+		.offset = request->offset,
+		.length = request->length,
+		.buffer = request->buffer,
+		.done = done,
 	};
+}
+
+static bool moves_bytes(const struct backend_request *request)
+{
+	return request->operation == BACKEND_READ || request->operation == BACKEND_WRITE ||
+		request->operation == BACKEND_ZERO || request->operation == BACKEND_TRIM;
 }
 
 static void submit(struct backend_request *request)
 {
 	struct work *work = work_of(request);
-	file_io_submit(work->file->engine, &work->operation);
+	struct file_backend *file = work->file;
+	if (file->mode != MODE_DIRECT && !work->is_running && moves_bytes(request)) {
+		work->is_running = true;
+		list_append(&file->running, &work->link);
+	}
+	file_io_submit(file->engine, &work->operation);
+}
+
+static bool collide(struct backend_request *a, struct backend_request *b)
+{
+	return a->offset < b->offset + b->length && b->offset < a->offset + a->length &&
+		(a->operation != BACKEND_READ || b->operation != BACKEND_READ);
+}
+
+/* With one that runs, or one that was held before it: nobody is overtaken for ever. */
+static bool must_wait(struct file_backend *file, struct backend_request *request)
+{
+	struct work *other;
+	if (list_empty(&file->running) || !moves_bytes(request))
+		return false;
+	LIST_FOR_EACH(other, &file->running, link)
+	{
+		if (collide(request, request_of(&other->operation)))
+			return true;
+	}
+	LIST_FOR_EACH(other, &file->held, link)
+	{
+		if (other == work_of(request))
+			break;
+		if (collide(request, request_of(&other->operation)))
+			return true;
+	}
+	return false;
+}
+
+static void dispatch(struct file_backend *file, struct backend_request *request);
+
+/* Each that is let go may end at once and change the lists, so it begins anew behind it. */
+static void let_held_go(struct file_backend *file)
+{
+	struct work *work;
+	bool went = true;
+	while (went) {
+		went = false;
+		LIST_FOR_EACH(work, &file->held, link)
+		{
+			struct backend_request *request = request_of(&work->operation);
+			if (must_wait(file, request))
+				continue;
+			void *copy = work->copy; /* what was lent is short, and so done at once */
+			list_remove(&work->link);
+			dispatch(file, request);
+			free(copy);
+			went = true;
+			break;
+		}
+	}
+}
+
+/* The end of a request that went through the engine. */
+static void finish(struct backend_request *request, int error)
+{
+	struct work *work = work_of(request);
+	struct file_backend *file = work->file;
+	bool was_running = work->is_running;
+	if (was_running)
+		list_remove(&work->link);
+	bool others_wait = was_running && !list_empty(&file->held);
+	request->done(request, error);
+	if (others_wait) /* so the backend cannot have been closed */
+		let_held_go(file);
 }
 
 /* A file that is shorter than it was when opened has been damaged by somebody else. */
@@ -131,13 +214,13 @@ static void on_transferred(struct file_operation *operation, int64_t result)
 	struct backend_request *request = request_of(operation);
 	if (result >= 0 && (uint64_t)result < request->length)
 		result = shrunk(work_of(request)->file);
-	request->done(request, result < 0 ? (int)result : 0);
+	finish(request, result < 0 ? (int)result : 0);
 }
 
 static void on_done(struct file_operation *operation, int64_t result)
 {
 	struct backend_request *request = request_of(operation);
-	request->done(request, result < 0 ? (int)result : 0);
+	finish(request, result < 0 ? (int)result : 0);
 }
 
 /* Adds an extent, joined with the one before if it is of the same kind. False if there is no room. */
@@ -329,7 +412,7 @@ static void on_trimmed(struct file_operation *operation, int64_t result)
 	struct backend_request *request = request_of(operation);
 	if (result == -EOPNOTSUPP) /* allowed to do nothing */
 		result = 0;
-	request->done(request, (int)result);
+	finish(request, (int)result);
 }
 
 static void submit_trim(struct file_backend *file, struct backend_request *request)
@@ -359,13 +442,13 @@ static void on_zeros_written(struct file_operation *operation, int64_t result)
 	if (result > 0 && work->written < request->length)
 		write_zeros(request);
 	else
-		request->done(request, result < 0 ? (int)result : 0);
+		finish(request, result < 0 ? (int)result : 0);
 }
 
 static void zero_slowly(struct file_backend *file, struct backend_request *request)
 {
 	if (request->flags & BACKEND_FAST_ZERO) {
-		request->done(request, -EOPNOTSUPP);
+		finish(request, -EOPNOTSUPP);
 		return;
 	}
 	start(file, request, FILE_WRITE, on_zeros_written);
@@ -378,7 +461,7 @@ static void on_zeroed(struct file_operation *operation, int64_t result)
 	struct backend_request *request = request_of(operation);
 	struct file_backend *file = work_of(request)->file;
 	if (result != -EOPNOTSUPP) {
-		request->done(request, (int)result);
+		finish(request, (int)result);
 		return;
 	}
 	if (request->flags & BACKEND_NO_HOLE)
@@ -429,9 +512,8 @@ static void submit_status(struct file_backend *file, struct backend_request *req
 	submit(request);
 }
 
-static void file_submit(struct backend *backend, struct backend_request *request)
+static void dispatch(struct file_backend *file, struct backend_request *request)
 {
-	struct file_backend *file = file_of(backend);
 	switch (request->operation) {
 	case BACKEND_READ:
 		submit_read(file, request);
@@ -455,6 +537,34 @@ static void file_submit(struct backend *backend, struct backend_request *request
 		submit_status(file, request);
 		break;
 	}
+}
+
+static void hold(struct file_backend *file, struct backend_request *request)
+{
+	struct work *work = work_of(request);
+	work->copy = NULL;
+	if (request->flags & BACKEND_BORROWED) {
+		work->copy = malloc(request->length);
+		if (!work->copy) {
+			request->done(request, -ENOMEM);
+			return;
+		}
+		memcpy(work->copy, request->buffer, request->length);
+		request->buffer = work->copy;
+	}
+	list_append(&file->held, &work->link);
+}
+
+static void file_submit(struct backend *backend, struct backend_request *request)
+{
+	struct file_backend *file = file_of(backend);
+	struct work *work = work_of(request);
+	work->file = file;
+	work->is_running = false;
+	if (must_wait(file, request))
+		hold(file, request);
+	else
+		dispatch(file, request);
 }
 
 /* Opening */
@@ -597,6 +707,8 @@ static int file_open(uv_loop_t *loop, const struct config *config, const struct 
 	file->volume = volume->name;
 	file->read_only = volume->read_only;
 	file->fd = -1;
+	list_init(&file->running);
+	list_init(&file->held);
 	int status = open_image(file, config, volume, reason);
 	if (status == 0)
 		status = file_io_open(loop, &file->engine, reason);

@@ -125,7 +125,8 @@ static ssize_t read_block(int fd, uint8_t *buffer)
 			break;
 		used += n > 0 ? (size_t)n : 0;
 	}
-	return (ssize_t)used;
+	/* who interrupts a pipe may close it, too: its end is not the end of the data then */
+	return was_interrupted() ? -EINTR : (ssize_t)used;
 }
 
 static bool is_zero(const uint8_t *bytes, size_t length)
