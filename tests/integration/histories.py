@@ -35,7 +35,7 @@ def run(rng, operations, cut, seed):
         gateway = node.start(200, program=TOOLS / "faulty-gateway",
                              env={"TB4_FAULTS": str(Path(directory) / "faults")}) if is_late else node.start(200)
         connections, depth = rng.choice([(1, 32), (4, 8), (8, 4), (16, 2)])
-        region, longest = rng.choice([("64K", "4K"), ("512K", "4K"), ("512K", "32K"), ("8M", "64K"), ("8M", "256K")])
+        region, longest = rng.choice([("64K", "4K"), ("512K", "4K"), ("512K", "32K"), ("8M", "64K"), ("8M", "256K"), ("8M", "1M")])
         command = [TOOLS / "nbd-history", "--region", region, "--max", longest, "--connections", connections, "--depth", depth,
                    "--operations", operations, "--cut", cut, "--seed", seed, gateway.socket, "vm-200-disk-0"]
         result = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
