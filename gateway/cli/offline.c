@@ -74,15 +74,17 @@ static int claim_and_activate(struct offline *offline, struct reason *reason)
 	return status;
 }
 
-int offline_open(const struct cli *cli, const struct volume *volume, struct offline *offline,
-	struct reason *reason)
+int offline_open(const struct cli *cli, const struct volume *volume, struct ownership *ownership,
+	struct offline *offline, struct reason *reason)
 {
-	*offline = (struct offline){ .cli = cli, .volume = volume };
+	*offline = (struct offline){ .cli = cli, .volume = volume, .ownership = ownership };
 	struct reason ignored;
 	int status = uv_loop_init(&offline->loop);
 	if (status < 0)
 		return reason_set(reason, status, "%s", uv_strerror(status));
-	status = ownership_open(&cli->config, volume->parsed.vmid, &offline->ownership, reason);
+	offline->owns_ownership = !ownership;
+	if (!ownership)
+		status = ownership_open(&cli->config, volume->parsed.vmid, &offline->ownership, reason);
 	if (status == 0)
 		status = claim_and_activate(offline, reason);
 	if (status < 0)
@@ -111,7 +113,8 @@ int offline_close(struct offline *offline, struct reason *reason)
 	if (offline->is_held)
 		released = ownership_release(offline->ownership, offline->volume->name,
 			status ? &ignored : reason);
-	ownership_close(offline->ownership);
+	if (offline->owns_ownership)
+		ownership_close(offline->ownership);
 	uv_run(&offline->loop, UV_RUN_DEFAULT); /* closing handles */
 	uv_loop_close(&offline->loop);
 	return status ? status : released;

@@ -16,6 +16,7 @@ struct offline {
 	const struct volume *volume;
 	uv_loop_t loop;
 	struct ownership *ownership;
+	bool owns_ownership; /* taken here, not lent by the caller */
 	struct backend *backend;
 	struct hold hold;
 	bool is_held, is_active;
@@ -25,9 +26,10 @@ struct offline {
 	struct reason step_reason;
 };
 
-/* -EBUSY with a reason if the VM's gateway runs. On failure nothing is left to close. */
-int offline_open(const struct cli *cli, const struct volume *volume, struct offline *offline,
-	struct reason *reason);
+/* `ownership` is the VM's and stays the caller's; NULL: it is taken here, and given back at the end, with
+ * -EBUSY and a reason if the VM's gateway runs. On failure nothing is left to close. */
+int offline_open(const struct cli *cli, const struct volume *volume, struct ownership *ownership,
+	struct offline *offline, struct reason *reason);
 /* Grows the backend. */
 int offline_resize(struct offline *offline, uint64_t size, struct reason *reason);
 /* Returns the first error of deactivating and releasing. */

@@ -109,7 +109,7 @@ static int export(const struct cli *cli, const struct volume *volume, struct tar
 {
 	struct offline offline;
 	struct reason later;
-	int status = offline_open(cli, volume, &offline, reason);
+	int status = offline_open(cli, volume, NULL, &offline, reason);
 	if (status == -EBUSY) {
 		struct reason busy = *reason;
 		return reason_set(reason, status,

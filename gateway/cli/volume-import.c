@@ -58,12 +58,14 @@ static int choose_size(const struct cli *cli, const struct source *source, uint6
 	return 0;
 }
 
-/* Finds the volume, or makes it; *is_new says which. */
+/* Finds the volume, or makes it; *is_new says which. A new one is made under the VM's lock, which *ownership
+ * then holds: until it is filled, or gone again, no gateway may begin to serve it. */
 static int find_or_create(const struct cli *cli, const struct source *source, struct volume *volume,
-	bool *is_new, struct reason *reason)
+	bool *is_new, struct ownership **ownership, struct reason *reason)
 {
 	uint64_t size;
 	char name[VOLUME_NAME_MAX];
+	struct volume_name parsed;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
 	int status = find_volume(cli, cli->arguments[0], volume, reason);
 	*is_new = status == -ENOENT;
@@ -75,6 +77,8 @@ static int find_or_create(const struct cli *cli, const struct source *source, st
 	status = choose_size(cli, source, &size, reason);
 	if (status == 0)
 		status = name_volume(cli, cli->arguments[0], name, reason);
+	if (status == 0 && !dry_run && volume_name_parse(name, &parsed) == 0)
+		status = ownership_open(&cli->config, parsed.vmid, ownership, reason);
 	return status < 0 ? status : create_volume(cli, name, size, dry_run, volume, reason);
 }
 
@@ -104,15 +108,12 @@ static int fill(const struct cli *cli, const struct source *source, struct offli
 	return status;
 }
 
-static int import(const struct cli *cli, const struct source *source, struct volume *volume,
-	struct reason *reason)
+static int open_and_fill(const struct cli *cli, const struct source *source, struct volume *volume,
+	bool is_new, struct ownership *ownership, struct reason *reason)
 {
-	bool is_new;
 	struct offline offline;
 	struct reason later;
-	int status = find_or_create(cli, source, volume, &is_new, reason);
-	if (status < 0)
-		return status;
+	int status = 0;
 	if (source->size > volume->size)
 		status = reason_set(reason, -EFBIG, "%s: larger than %s", source->path, volume->name);
 	if (status == 0 && volume->read_only)
@@ -120,20 +121,37 @@ static int import(const struct cli *cli, const struct source *source, struct vol
 	if (status == 0 && has_option(cli, OPTION_DRY_RUN))
 		return 0;
 	if (status == 0)
-		status = offline_open(cli, volume, &offline, reason);
+		status = offline_open(cli, volume, ownership, &offline, reason);
+	if (status < 0)
+		return status;
+	status = fill(cli, source, &offline, is_new, reason);
+	int closed = offline_close(&offline, &later);
+	if (status == 0 && closed < 0)
+		*reason = later;
+	return status < 0 ? status : closed;
+}
+
+static void undo_create(const struct cli *cli, const struct volume *volume)
+{
+	struct record record;
+	struct reason ignored;
+	if (record_load(&cli->config, volume->name, &record, &ignored) == 0 && record.released)
+		record_remove(&cli->config, volume->name, &record, &ignored);
+	destroy_volume(cli, volume, &ignored);
+}
+
+static int import(const struct cli *cli, const struct source *source, struct volume *volume,
+	struct reason *reason)
+{
+	bool is_new;
+	struct ownership *ownership = NULL;
+	int status = find_or_create(cli, source, volume, &is_new, &ownership, reason);
 	if (status == 0) {
-		status = fill(cli, source, &offline, is_new, reason);
-		int closed = offline_close(&offline, &later);
-		if (status == 0 && closed < 0)
-			*reason = later;
-		status = status < 0 ? status : closed;
+		status = open_and_fill(cli, source, volume, is_new, ownership, reason);
+		if (status < 0 && is_new && !has_option(cli, OPTION_DRY_RUN))
+			undo_create(cli, volume);
 	}
-	if (status < 0 && is_new && !has_option(cli, OPTION_DRY_RUN)) {
-		struct record record;
-		if (record_load(&cli->config, volume->name, &record, &later) == 0 && record.released)
-			record_remove(&cli->config, volume->name, &record, &later);
-		destroy_volume(cli, volume, &later);
-	}
+	ownership_close(ownership);
 	return status;
 }
 

@@ -50,7 +50,7 @@ static int resize_offline(const struct cli *cli, const struct volume *volume, ui
 {
 	struct offline offline;
 	struct reason later;
-	int status = offline_open(cli, volume, &offline, reason);
+	int status = offline_open(cli, volume, NULL, &offline, reason);
 	if (status < 0)
 		return status;
 	status = offline_resize(&offline, size, reason);

@@ -237,6 +237,22 @@ def test_import_beside_a_running_gateway_of_the_vm_makes_nothing(node, picture):
     assert without_locks(node_tree(node)) == before
 
 
+@needs("strace")
+def test_gateway_that_starts_during_a_failing_import_neither_serves_nor_loses_its_volume(node, picture):
+    """The import makes the volume and then fails, as the image is larger. A gateway started in between must not be
+    serving an image that has been deleted."""
+    slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=flock", "-e",
+            "inject=flock:delay_enter=800000"]
+    process = subprocess.Popen([*slow, *command(node, "import", "200", "-", "--size", "512")], stdin=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    wait_until(lambda: (node.volume_dir / "vm-200-disk-0.conf").exists(), "the volume is made")
+    gateway = node.spawn(200)
+    process.communicate(bytes(1024), timeout=60)
+    assert process.returncode == 73
+    assert gateway.process.wait(20) == 75 and "VM 200: in use by" in gateway.log
+    assert without_locks(node_tree(node)) == {}
+
+
 def start_import(node, *arguments):
     """An import of a pipe that is in the middle: 12 MiB are taken, more is awaited."""
     process = subprocess.Popen(command(node, "import", "200", "-", *arguments), stdin=subprocess.PIPE,
