@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
@@ -6,7 +7,7 @@
 
 enum { DISKS_SHOWN = 3 };
 
-/* What one disk has, or would get if it were made now. */
+/* What one disk has, or would get if it were made now, behind those shown before it. */
 struct plan {
 	char name[VOLUME_NAME_MAX];
 	bool exists;
@@ -24,7 +25,18 @@ static const struct volume *find(const struct volumes *all, const char *name)
 	return NULL;
 }
 
-static int make_plan(const struct volumes *all, const char *name, struct plan *plan, struct reason *reason)
+/* A volume that is only planned takes its ports from those that are planned after it. */
+static int remember(struct volumes *all, const struct volume *planned, struct reason *reason)
+{
+	struct volume *items = realloc(all->items, (all->count + 1) * sizeof *items);
+	if (!items)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	all->items = items;
+	items[all->count++] = *planned;
+	return 0;
+}
+
+static int make_plan(struct volumes *all, const char *name, struct plan *plan, struct reason *reason)
 {
 	struct volume fresh = { 0 };
 	const struct volume *volume = find(all, name);
@@ -34,6 +46,8 @@ static int make_plan(const struct volumes *all, const char *name, struct plan *p
 		snprintf(fresh.name, sizeof fresh.name, "%s", name);
 		volume_name_parse(name, &fresh.parsed);
 		int status = ports_assign(all, &fresh, &plan->note, reason);
+		if (status == 0)
+			status = remember(all, &fresh, reason);
 		if (status < 0)
 			return status;
 		volume = &fresh;
@@ -73,7 +87,7 @@ static void print_plan(const struct plan *plan)
 		plan->exists ? "" : "not made yet", plan->note.text[0] ? ": " : "", plan->note.text);
 }
 
-static int show_one(const struct volumes *all, const char *name, struct json_object *list)
+static int show_one(struct volumes *all, const char *name, struct json_object *list)
 {
 	struct plan plan = { 0 };
 	struct reason reason;
@@ -88,7 +102,7 @@ static int show_one(const struct volumes *all, const char *name, struct json_obj
 }
 
 /* The first disks, made or not, then the VM's other volumes. */
-static int show(const struct volumes *all, uint64_t vmid, struct json_object *list)
+static int show(struct volumes *all, uint64_t vmid, struct json_object *list)
 {
 	char name[VOLUME_NAME_MAX];
 	int status = 0;
@@ -120,7 +134,7 @@ int command_ports(struct cli *cli)
 		return fail_text(EXIT_INTERNAL, "out of memory");
 	}
 	if (!json)
-		printf("%-20s %6s  %-9s  %-9s  %-12s\n", "VOLUME", "NBD", "REPLICAS", "REPAIR", "DEVICE");
+		printf("%-20s %6s  %-9s  %-9s  %s\n", "VOLUME", "NBD", "REPLICAS", "REPAIR", "DEVICE");
 	int status = show(&all, vmid, list);
 	volumes_free(&all);
 	if (json) {

@@ -599,6 +599,14 @@ def test_disks_of_a_vm_outside_the_scheme_do_not_share_ports(node):
     assert len(set(used)) == len(used) == 18
 
 
+@pytest.mark.parametrize("vmid", [200, 300])
+def test_disks_that_are_not_made_yet_are_shown_with_what_they_will_get(node, vmid):
+    planned = ports(node, vmid)
+    for disk in range(3):
+        node.tb4("volume", "create", vmid, "1M", "--disk", disk)
+    assert {name: {**volume, "exists": True} for name, volume in planned.items()} == ports(node, vmid)
+
+
 def test_vms_outside_the_scheme_do_not_share_ports(node):
     node.create(300, "1M")
     node.create(301, "1M")
