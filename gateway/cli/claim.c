@@ -101,8 +101,8 @@ static int release(const struct cli *cli, const struct volume *volume, struct re
 	struct ownership *ownership = NULL;
 	struct record record;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
-	int status =
-		dry_run ? 0 : ownership_open(&cli->config, volume->parsed.vmid, &ownership, reason);
+	int status = dry_run ? refuse_if_running(cli, volume->parsed.vmid, reason)
+						 : ownership_open(&cli->config, volume->parsed.vmid, &ownership, reason);
 	if (status < 0)
 		return status;
 	status = record_load(&cli->config, volume->name, &record, reason);

@@ -22,6 +22,31 @@ int refuse_if_owned(const struct cli *cli, const char *volume, struct reason *re
 	return reason_set(reason, -EBUSY, "%s: owned by node %s: stop the VM there first", volume, record.node);
 }
 
+int refuse_if_running(const struct cli *cli, uint64_t vmid, struct reason *reason)
+{
+	CLEANUP_JSON struct json_object *answer = NULL;
+	struct reason ignored;
+	uint64_t pid = 0;
+	if (ask_gateway(cli, vmid, new_request("status"), &answer, &ignored) == -ECONNREFUSED)
+		return 0;
+	json_number(answer, "pid", &pid);
+	return reason_set(reason, -EBUSY, "VM %llu: in use by its gateway, pid %llu on this node: stop that first",
+		(unsigned long long)vmid, (unsigned long long)pid);
+}
+
+int offline_check(const struct cli *cli, const struct volume *volume, struct reason *reason)
+{
+	struct record record;
+	struct reason ignored;
+	int status = refuse_if_running(cli, volume->parsed.vmid, reason);
+	if (status == 0)
+		status = refuse_if_owned(cli, volume->name, reason);
+	if (status < 0)
+		return status;
+	bool has_record = record_load(&cli->config, volume->name, &record, &ignored) == 0;
+	return claim_may_take(&cli->config, volume, has_record ? &record : NULL, reason);
+}
+
 static void on_step(void *context, enum backend_step step, int error, const struct reason *reason)
 {
 	(void)step;

@@ -35,6 +35,11 @@ int offline_resize(struct offline *offline, uint64_t size, struct reason *reason
 /* Returns the first error of deactivating and releasing. */
 int offline_close(struct offline *offline, struct reason *reason);
 
+/* For --dry-run: would offline_open() be refused for who has the volume? Takes nothing. */
+int offline_check(const struct cli *cli, const struct volume *volume, struct reason *reason);
+/* Refuses with -EBUSY if the VM's gateway runs on this node, without taking anything. */
+int refuse_if_running(const struct cli *cli, uint64_t vmid, struct reason *reason);
+
 /* Refuses with -EBUSY if the record says that a node owns the volume now, or one of this node that
  * died did. No gateway of this node runs if the caller holds `ownership`. */
 int refuse_if_owned(const struct cli *cli, const char *volume, struct reason *reason);

@@ -35,7 +35,7 @@ static int delete_claimed(const struct cli *cli, struct ownership *ownership,
 {
 	struct hold hold;
 	int status = refuse_if_owned(cli, volume->name, reason);
-	if (status < 0 || has_option(cli, OPTION_DRY_RUN))
+	if (status < 0)
 		return status;
 	status = ownership_hold(ownership, volume, (uint64_t)time(NULL), &hold, reason);
 	if (status == 0)
@@ -67,9 +67,11 @@ int command_volume_delete(struct cli *cli)
 		if (!confirm(&volume))
 			return fail_text(EXIT_BAD_USAGE, "%s: not deleted", volume.name);
 	}
-	if (!dry_run)
+	if (dry_run)
+		status = offline_check(cli, &volume, &reason);
+	else
 		status = ownership_open(&cli->config, volume.parsed.vmid, &ownership, &reason);
-	if (status == 0)
+	if (status == 0 && !dry_run)
 		status = delete_claimed(cli, ownership, &volume, &reason);
 	ownership_close(ownership);
 	if (status < 0)

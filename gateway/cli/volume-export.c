@@ -110,7 +110,7 @@ static int export(const struct cli *cli, const struct volume *volume, struct tar
 	struct offline offline;
 	struct reason later;
 	int status = offline_open(cli, volume, NULL, &offline, reason);
-	if (status == -EBUSY) {
+	if (status == -EBUSY && refuse_if_running(cli, volume->parsed.vmid, &later) < 0) {
 		struct reason busy = *reason;
 		return reason_set(reason, status,
 			"%.300s; while the VM runs, copy with: nbdcopy 'nbd+unix:///%s?socket=%s/%llu/nbd.sock' FILE",

@@ -119,7 +119,7 @@ static int open_and_fill(const struct cli *cli, const struct source *source, str
 	if (status == 0 && volume->read_only)
 		status = reason_set(reason, -EPERM, "%s: is read-only: see read_only in %s", volume->name, volume->path);
 	if (status == 0 && has_option(cli, OPTION_DRY_RUN))
-		return 0;
+		return offline_check(cli, volume, reason);
 	if (status == 0)
 		status = offline_open(cli, volume, ownership, &offline, reason);
 	if (status < 0)

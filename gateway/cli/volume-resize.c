@@ -77,7 +77,10 @@ int command_volume_resize(struct cli *cli)
 		status = check_size(&volume, size, &reason);
 	if (status == 0 && volume.read_only)
 		status = reason_set(&reason, -EPERM, "%s: is read-only: see read_only in %s", volume.name, volume.path);
-	if (status == 0 && !dry_run && size > volume.size) {
+	bool grows = status == 0 && size > volume.size;
+	if (grows && dry_run && refuse_if_running(cli, volume.parsed.vmid, &reason) == 0)
+		status = offline_check(cli, &volume, &reason); /* else the gateway does it */
+	if (grows && !dry_run) {
 		status = resize_live(cli, &volume, size, &refused, &reason);
 		if (status == -ECONNREFUSED)
 			status = resize_offline(cli, &volume, size, &reason);

@@ -307,6 +307,30 @@ def test_dry_run_changes_nothing(node, command):
     assert after == before
 
 
+REFUSED = {  # by a running gateway, by another host: exit status, or None if it is done all the same
+    ("volume", "delete", "200", "--yes"): (75, 77), ("volume", "import", "200", os.path.abspath(__file__)): (75, 77),
+    ("volume", "resize", "200", "2M"): (None, 77), ("claim", "release", "200"): (75, None),
+    ("claim", "force", "200", "--yes"): (None, None),
+}
+
+
+@pytest.mark.parametrize("command", REFUSED, ids=lambda command: " ".join(command[:3]))
+def test_dry_run_is_refused_like_the_command_itself(make_node, command):
+    node = make_node("node-a")
+    other = make_node("node-b", share_with=node)
+    node.create(200, "1M")
+    gateway = node.start()
+    for place, status in zip((node, other), REFUSED[command]):
+        dry = place.tb4(*command, "--dry-run", check=False)
+        if status is None:
+            assert dry.returncode == 0 and dry.stdout.startswith("would "), dry
+        else:
+            refused(dry, status, "in use by its gateway, pid" if place is node else "belongs to host node-a")
+            refused(place.tb4(*command, check=False), status, "in use by" if place is node else "belongs to host")
+        if place is node:
+            assert gateway.stop() == 0
+
+
 @pytest.mark.parametrize("command", DRY_RUNS, ids=lambda command: " ".join(command[:3]))
 def test_dry_run_does_not_even_make_run_dir(node, command):
     node.create(200, "1M")

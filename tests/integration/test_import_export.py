@@ -571,6 +571,9 @@ def test_export_of_a_running_vms_volume_says_how(full):
     gateway = full.start()
     line = refused(full.tb4("volume", "export", "200", "/dev/null", check=False), 75, "in use by tb4-gateway")
     assert f"nbdcopy 'nbd+unix:///vm-200-disk-0?socket={gateway.socket}' FILE" in line
+    gateway.kill()
+    line = refused(full.tb4("volume", "export", "200", "/dev/null", check=False), 75, "did not stop in order")
+    assert "nbdcopy" not in line
 
 
 def test_export_of_a_read_only_volume_works(full, picture, tmp_path):
