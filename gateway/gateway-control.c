@@ -164,9 +164,17 @@ static void start_resize(
 	uint64_t size;
 	const char *name = json_text_or_null(request, "volume");
 	struct served_volume *served = find_volume(gateway, name);
-	if (!served || !json_number(request, "size", &size) || size % VOLUME_SECTOR != 0) {
+	if (!name || !json_number(request, "size", &size) || size % VOLUME_SECTOR != 0) {
 		control_refuse(client,
-			reason_set(&reason, -EINVAL, "resize needs a volume of this VM and a size in bytes"),
+			reason_set(&reason, -EINVAL, "resize needs a volume and a size in bytes, a multiple of %d",
+				VOLUME_SECTOR),
+			&reason);
+	} else if (!served) {
+		control_refuse(client,
+			reason_set(&reason, -EBUSY,
+				"%.64s: not among the volumes that the running gateway of VM %llu has found when it was "
+				"started: restart it, or resize while it is stopped",
+				name, (unsigned long long)gateway->vmid),
 			&reason);
 	} else if (served->export->state != EXPORT_SERVING || gateway->state != GATEWAY_SERVING) {
 		control_refuse(client,

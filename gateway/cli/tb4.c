@@ -173,12 +173,18 @@ static const struct command *find_command(char **words, int count, int *used)
 
 static int refuse_words(char **words, int count)
 {
-	for (unsigned i = 0; i < COMMAND_COUNT; i++) {
+	char names[200] = "";
+	size_t used = 0;
+	for (unsigned i = 0; i < COMMAND_COUNT && used < sizeof names; i++) {
 		if (commands[i].group && strcmp(words[0], commands[i].group) == 0)
-			return fail_text(EXIT_BAD_USAGE, "%s%s%s: unknown command: see tb4 --help", words[0],
-				count > 1 ? " " : "", count > 1 ? words[1] : "");
+			used += (size_t)snprintf(
+				names + used, sizeof names - used, "%s%s", used ? ", " : "", commands[i].name);
 	}
-	return fail_text(EXIT_BAD_USAGE, "%s: unknown command: see tb4 --help", words[0]);
+	if (used == 0)
+		return fail_text(EXIT_BAD_USAGE, "%s: unknown command: see tb4 --help", words[0]);
+	if (count == 1)
+		return fail_text(EXIT_BAD_USAGE, "%s needs one of: %s", words[0], names);
+	return fail_text(EXIT_BAD_USAGE, "%s %s: unknown command: one of %s", words[0], words[1], names);
 }
 
 static int take_arguments(struct cli *cli, char **words, int count)
