@@ -92,6 +92,16 @@ static struct json_object *ask(const struct cli *cli, const char *command, const
 								   : without_gateway(volumes, vmid, "silent", &reason);
 }
 
+/* No gateway and no volumes: a gateway that was killed has left its directory behind. */
+static bool is_nothing(struct json_object *gateway)
+{
+	struct json_object *volumes;
+	return !json_object_object_get_ex(gateway, "nbd", NULL) &&
+		!json_object_object_get_ex(gateway, "reason", NULL) &&
+		json_object_object_get_ex(gateway, "volumes", &volumes) &&
+		json_object_is_type(volumes, json_type_array) && json_object_array_length(volumes) == 0;
+}
+
 struct json_object *ask_gateways(
 	const struct cli *cli, const char *command, uint64_t vmid, bool *damaged)
 {
@@ -107,8 +117,13 @@ struct json_object *ask_gateways(
 		add_running(cli, &vmids);
 	if (vmids.count > 1)
 		qsort(vmids.items, vmids.count, sizeof *vmids.items, by_number);
-	for (size_t i = 0; i < vmids.count; i++)
-		json_append(list, ask(cli, command, &volumes, vmids.items[i]));
+	for (size_t i = 0; i < vmids.count; i++) {
+		struct json_object *gateway = ask(cli, command, &volumes, vmids.items[i]);
+		if (vmid == 0 && is_nothing(gateway))
+			json_object_put(gateway);
+		else
+			json_append(list, gateway);
+	}
 	free(vmids.items);
 	volumes_free(&volumes);
 	if (vmids.is_incomplete || json_was_incomplete()) {

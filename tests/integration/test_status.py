@@ -65,6 +65,16 @@ def test_status_shows_a_gateway_whose_volume_files_are_gone(node, gateway):
     assert [one["vmid"] for one in node.tb4_json("status")["gateways"]] == [200]
 
 
+def test_status_does_not_list_a_vm_of_which_only_the_sockets_of_a_killed_gateway_are_left(node, gateway):
+    gateway.kill()
+    node.tb4("claim", "release", "200")
+    node.tb4("volume", "delete", "200", "--yes")
+    assert (gateway.directory / "control.sock").exists()
+    assert node.tb4_json("status")["gateways"] == []
+    assert node.tb4_json("status", "200")["gateways"][0]["state"] == "stopped"  # asked for by name
+    assert "tb4_up{" not in node.tb4("metrics")
+
+
 def test_status_of_a_fenced_gateway_is_degraded_and_says_who(node, gateway):
     node.tb4("claim", "force", "200", "--yes")
     gateway.wait_for("fenced")
@@ -154,7 +164,7 @@ def test_answer_that_makes_no_sense_is_silent_and_costs_nothing(node, answer):
     {"version": 1, "ok": True, "nbd": {}, "volumes": [{"commands": {"read": {"latency": 5}}}]},
     {"version": 1, "ok": True, "nbd": {}, "volumes": [{"name": 'a"b\\c\nd', "commands": {"x\"y": {"latency": []}}}]},
 ])
-@pytest.mark.parametrize("command", ["status", "metrics"])
+@pytest.mark.parametrize("command", [["status", "200"], ["metrics", "200"], ["status"], ["metrics"]], ids=" ".join)
 def test_answer_of_a_strange_gateway_does_not_crash_tb4(node, command, answer):
     """As of another version, or of somebody who pretends to be one."""
     directory = node.run_dir / "200"
@@ -162,7 +172,7 @@ def test_answer_of_a_strange_gateway_does_not_crash_tb4(node, command, answer):
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(directory / "control.sock"))
         listener.listen()
-        process = subprocess.Popen([str(PROGRAMS / "tb4"), "--config", str(node.config), command, "200"],
+        process = subprocess.Popen([str(PROGRAMS / "tb4"), "--config", str(node.config), *command],
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         listener.settimeout(30)
         client = listener.accept()[0]
