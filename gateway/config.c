@@ -99,7 +99,8 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 		return completed;
 	}
 	if (config->connection_memory > config->memory)
-		status = faults_add(faults, file, 0, "connection_memory is larger than memory");
+		status = faults_add(faults, file, settings_line_of(file, "connection_memory"),
+			"connection_memory is larger than memory");
 	return status;
 }
 

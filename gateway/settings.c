@@ -405,6 +405,19 @@ int settings_read(const struct setting *table, size_t count, const char *path, v
 	return reading.status;
 }
 
+unsigned settings_line_of(const char *path, const char *name)
+{
+	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
+	char line[SETTINGS_LINE_MAX + 2];
+	size_t length = strlen(name);
+	for (unsigned number = 1; file && fgets(line, sizeof line, file); number++) {
+		const char *text = line + strspn(line, " \t");
+		if (strncmp(text, name, length) == 0 && strchr("= \t", text[length]))
+			return number;
+	}
+	return 0;
+}
+
 /* True if the text survives being written and read: inih trims blanks and cuts at " ;". */
 static bool text_is_writable(const struct setting *setting, const char *text)
 {

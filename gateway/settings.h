@@ -67,6 +67,9 @@ int settings_read(const struct setting *table, size_t count, const char *path, v
 /* As above from defaults only. */
 int settings_default(const struct setting *table, size_t count, void *target);
 void settings_free(const struct setting *table, size_t count, void *target);
+/* The line of "name = ..." in a file that has been read, for faults that are found later; 0 if it is not
+ * there, so that its default holds. */
+unsigned settings_line_of(const char *path, const char *name);
 
 /* Prints `target` in the syntax that settings_read() takes; absent text and defaults are left out.
  * Returns 0 or -EINVAL if a value cannot be written so that it is read back the same. */

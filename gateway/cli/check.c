@@ -11,20 +11,6 @@
 #include "volume/ports.h"
 #include "volume/record.h"
 
-/* The line of "name = ..." in a file, 0 if it is not found. */
-static unsigned line_of(const char *path, const char *name)
-{
-	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
-	char line[SETTINGS_LINE_MAX + 2];
-	size_t length = strlen(name);
-	for (unsigned number = 1; file && fgets(line, sizeof line, file); number++) {
-		const char *text = line + strspn(line, " \t");
-		if (strncmp(text, name, length) == 0 && strchr("= \t", text[length]))
-			return number;
-	}
-	return 0;
-}
-
 /* What looks like a volume file and will never be read. */
 static void check_names(const struct config *config, struct faults *faults)
 {
@@ -49,24 +35,26 @@ static void check_config(const char *path, const struct config *config, struct f
 	CLEANUP_FREE uid_t *users = NULL;
 	size_t count;
 	if (config->listen && listen_check_address(config->listen, &reason) < 0)
-		faults_add(faults, path, line_of(path, "listen"), "%s", reason.text);
+		faults_add(faults, path, settings_line_of(path, "listen"), "%s", reason.text);
 	if (users_parse(config->allow_users, &users, &count, &reason) < 0)
-		faults_add(faults, path, line_of(path, "allow_users"), "%s", reason.text);
+		faults_add(faults, path, settings_line_of(path, "allow_users"), "%s", reason.text);
 	/* "RUN_DIR/999999999/control.sock" must fit into a socket's address */
 	if (strlen(config->run_dir) + strlen("/999999999/control.sock") > 107)
-		faults_add(faults, path, 0, "run_dir = %s: too long for the sockets in it", config->run_dir);
+		faults_add(faults, path, settings_line_of(path, "run_dir"),
+			"run_dir = %s: too long for the sockets in it", config->run_dir);
 }
 
 static void check_image(const struct volume *volume, struct faults *faults)
 {
 	struct stat st;
+	unsigned line = settings_line_of(volume->path, "image"); /* 0 for the default */
 	if (stat(volume->image, &st) < 0)
-		faults_add(faults, volume->path, 0, "image %s: %m", volume->image);
+		faults_add(faults, volume->path, line, "image %s: %m", volume->image);
 	else if (!S_ISREG(st.st_mode))
-		faults_add(faults, volume->path, 0, "image %s: not a regular file", volume->image);
+		faults_add(faults, volume->path, line, "image %s: not a regular file", volume->image);
 	else if ((uint64_t)st.st_size < volume->size)
-		faults_add(faults, volume->path, 0, "image %s: has %lld bytes, fewer than size says",
-			volume->image, (long long)st.st_size);
+		faults_add(faults, volume->path, settings_line_of(volume->path, "size"),
+			"image %s: has %lld bytes, fewer than size says", volume->image, (long long)st.st_size);
 }
 
 static void check_volume(
@@ -86,12 +74,15 @@ static void check_pair(const struct volume *a, const struct volume *b, struct fa
 {
 	unsigned device_a, device_b;
 	if (strcmp(a->image, b->image) == 0 && strcmp(a->host, b->host) == 0)
-		faults_add(faults, b->path, 0, "image %s is also that of %s", b->image, a->name);
+		faults_add(faults, b->path, settings_line_of(b->path, "image"), "image %s is also that of %s",
+			b->image, a->name);
 	if (a->parsed.vmid != b->parsed.vmid && volume_nbd_port(a) != 0 &&
 		volume_nbd_port(a) == volume_nbd_port(b))
-		faults_add(faults, b->path, 0, "NBD port %u is also that of %s", volume_nbd_port(b), a->name);
+		faults_add(faults, b->path, settings_line_of(b->path, "nbd"), "NBD port %u is also that of %s",
+			volume_nbd_port(b), a->name);
 	if (volume_device(a, &device_a) && volume_device(b, &device_b) && device_a == device_b)
-		faults_add(faults, b->path, 0, "/dev/nbd%u is also that of %s", device_b, a->name);
+		faults_add(faults, b->path, settings_line_of(b->path, "device"), "/dev/nbd%u is also that of %s",
+			device_b, a->name);
 }
 
 static int check_volumes(const struct config *config, struct faults *faults, size_t *count)

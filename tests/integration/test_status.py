@@ -388,6 +388,7 @@ CONFIG_FAULTS = [
     ("[paths]\nrun_dir = relative", "not an absolute path|given twice"), ("[nbd]\nlisten =", "empty"),
     ("[nbd]\nlisten = 10.0.0.1", "beyond loopback NBD needs TLS"), ("[nbd]\nlisten = localhost", "not a numeric"),
     ("[nbd]\nallow_users = nobody-of-this-name", "there is no user"),
+    ("[nbd]\nconnection_memory = 512M", "larger than memory"),
 ]
 
 
@@ -434,11 +435,11 @@ def test_check_finds_a_missing_image_and_one_that_is_none(node):
     assert "not a regular file" in faults(node)[0]["text"]
 
 
-@pytest.mark.parametrize("what, lines", [
-    ("image", None), ("NBD port 20000", "[ports]\nnbd = 20000\ndevice = 500\n"),
-    ("/dev/nbd100", "[ports]\nnbd = 20500\ndevice = 100\n"),
+@pytest.mark.parametrize("what, lines, entry", [
+    ("image", None, "image = "), ("NBD port 20000", "[ports]\nnbd = 20000\ndevice = 500\n", "nbd = 20000"),
+    ("/dev/nbd100", "[ports]\nnbd = 20500\ndevice = 100\n", "device = 100"),
 ])
-def test_check_finds_what_two_volumes_have_in_common(node, what, lines):
+def test_check_finds_what_two_volumes_have_in_common(node, what, lines, entry):
     node.create(300, "1M")
     node.create(301, "1M")
     path = node.volume_dir / "vm-301-disk-0.conf"
@@ -450,6 +451,7 @@ def test_check_finds_what_two_volumes_have_in_common(node, what, lines):
     found = faults(node)
     assert len(found) == 1 and found[0]["file"] == str(path)
     assert what in found[0]["text"] and "is also that of vm-300-disk-0" in found[0]["text"]
+    assert path.read_text().splitlines()[found[0]["line"] - 1].startswith(entry)
 
 
 def test_check_finds_a_damaged_record_and_names_its_path(node):
@@ -466,7 +468,7 @@ def test_check_finds_a_run_dir_that_is_too_long_for_sockets(node):
     node.run_dir = node.directory / ("x" * 90)
     node.write_config()
     found = faults(node)
-    assert len(found) == 1 and "too long for the sockets in it" in found[0]["text"]
+    assert len(found) == 1 and "too long for the sockets in it" in found[0]["text"] and found[0]["line"] == 2
 
 
 def test_check_finds_a_volume_file_whose_name_is_none(node):
