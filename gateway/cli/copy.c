@@ -25,6 +25,7 @@ struct copy {
 	struct slot slots[SLOTS];
 	uint8_t *buffers;
 	int error; /* the first of a request */
+	bool is_undo; /* goes on after a signal */
 	struct progress progress;
 };
 
@@ -149,8 +150,11 @@ static uint64_t skip_hole(int fd, uint64_t at)
 static int put_zeros(struct copy *copy, uint64_t from, uint64_t to)
 {
 	int status = copy->error;
-	for (; status == 0 && !copy->job->is_blank && from < to; from += ZERO_STEP)
+	for (; status == 0 && !copy->job->is_blank && from < to; from += ZERO_STEP) {
+		if (was_interrupted() && !copy->is_undo)
+			return -EINTR;
 		status = do_one(copy, BACKEND_ZERO, from, to - from < ZERO_STEP ? to - from : ZERO_STEP);
+	}
 	return status;
 }
 
@@ -175,10 +179,9 @@ static void trim_zeros(const uint8_t *bytes, size_t *begin, size_t *end)
 static int put_block(struct copy *copy, struct slot *slot, uint64_t at, size_t length)
 {
 	uint32_t block = copy->job->offline->backend->geometry.block_min;
-	size_t padded = length;
 	if (block < VOLUME_SECTOR)
 		block = VOLUME_SECTOR;
-	padded = align_up(length, block);
+	size_t padded = align_up(length, block);
 	if (padded > copy->job->size - at)
 		return -EFBIG;
 	memset(slot->buffer + length, 0, padded - length);
@@ -368,6 +371,7 @@ int copy_blank(struct offline *offline, struct reason *reason)
 	struct copy copy;
 	if (copy_start(&copy, &job, "") < 0)
 		return reason_set(reason, -ENOMEM, "out of memory");
+	copy.is_undo = true;
 	int status = put_zeros(&copy, 0, offline->backend->geometry.size);
 	if (status == 0)
 		status = do_one(&copy, BACKEND_FLUSH, 0, 0);

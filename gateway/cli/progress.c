@@ -34,7 +34,7 @@ void progress_show(struct progress *progress, uint64_t done)
 	uint64_t rate = (uint64_t)((double)done / seconds);
 	char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX], left[32] = "?";
 	if (progress->total > 0 && rate > 0)
-		format_time((progress->total - done) / rate, left);
+		format_time((done < progress->total ? progress->total - done : 0) / rate, left);
 	if (progress->total > 0)
 		fprintf(stderr, "\r\033[K%s: %s of %s (%u %%), %s/s, %s left", progress->what,
 			size_for_people(done, done_text), size_for_people(progress->total, total_text),

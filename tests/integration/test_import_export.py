@@ -273,6 +273,29 @@ def test_interrupted_import_into_a_new_volume_leaves_nothing(node, number):
     assert os.listdir(node.run_dir) == []
 
 
+@needs("strace")
+def test_import_is_interrupted_while_it_zeroes_the_rest_of_a_volume(node, tmp_path):
+    """One step for each GiB, each slow here."""
+    (tmp_path / "small").write_bytes(b"s" * 512)
+    node.create(200, "64G")
+    with open(node.image(), "r+b") as image:
+        image.write(b"D" * 4096)
+
+    def first_bytes(path):
+        with open(path, "rb") as file:
+            return file.read(512)
+    slow = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=io_uring_setup,fallocate", "-e",
+            "inject=io_uring_setup:error=ENOSYS", "-e", "inject=fallocate:delay_enter=500000"]
+    process = subprocess.Popen([*slow, *command(node, "import", "200", tmp_path / "small", "--overwrite")],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    wait_until(lambda: first_bytes(node.image()) == b"s" * 512, "it has copied the image")
+    os.kill(traced(process, "tb4"), signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, "", "tb4: interrupted\n")
+    assert node.record()["released"] is True
+
+
 def test_interrupted_import_leaves_a_blank_volume_blank(node):
     node.create(200, "16M")
     process = start_import(node)
