@@ -334,6 +334,24 @@ void disk_power_loss(struct disk *disk, disk_survives *survives, void *context)
 	}
 }
 
+void disk_damage(struct disk *disk, uint64_t block, enum disk_piece piece)
+{
+	uint8_t *image = need_image(disk, (uint32_t)(block / disk->layout.blocks));
+	block %= disk->layout.blocks;
+	if (piece == PIECE_DATA) {
+		image[image_data_at(&disk->layout, block)] ^= 1;
+		return;
+	}
+	for (unsigned slot = 0; slot < IMAGE_SLOTS; slot++) {
+		uint8_t *at = image + image_slot_at(&disk->layout, block, slot);
+		struct stored_context stored;
+		image_get_slot(at, &stored);
+		stored.context.hash ^= 1;
+		stored.context.encryption.tag[0] ^= 1;
+		image_put_slot(at, &stored);
+	}
+}
+
 size_t disk_unsynced(const struct disk *disk, uint32_t extent_id)
 {
 	const struct disk_extent *extent = &disk->extents[extent_id];

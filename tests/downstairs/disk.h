@@ -73,6 +73,9 @@ enum disk_piece { PIECE_VERSIONS, PIECE_BITMAP, PIECE_CONTEXTS, PIECE_DATA };
 typedef bool disk_survives(
 	void *context, uint32_t extent_id, uint64_t block, enum disk_piece piece);
 void disk_power_loss(struct disk *disk, disk_survives *survives, void *context);
+/* Flips a bit of a block's data, or of the hashes and tags in its contexts, behind everybody's
+ * back. The block is one of the whole region. */
+void disk_damage(struct disk *disk, uint64_t block, enum disk_piece piece);
 /* How many pieces could be lost now. */
 size_t disk_unsynced(const struct disk *disk, uint32_t extent_id);
 

@@ -83,6 +83,8 @@ bool downstairs_repair_ready(struct downstairs *downstairs, uint32_t extent_id);
 /* The cause of the wedge may have gone away: tries again. */
 void downstairs_retry(struct downstairs *downstairs);
 
+/* Whether it has a job id and dependencies. */
+bool downstairs_is_job(enum crucible_message_type type);
 /* For tests: jobs that wait for dependencies, on all connections. */
 size_t downstairs_pending(const struct downstairs *downstairs);
 

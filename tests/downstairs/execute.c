@@ -17,18 +17,22 @@ static enum outcome read_blocks(struct downstairs *downstairs,
 		downstairs->region.is_hopeless = true;
 		return OUTCOME_FAILED;
 	}
-	uint64_t size = count * block_size;
-	if (count > downstairs->region.block_count)
-		size = count = 1; /* fails below, without memory for it */
+	enum outcome outcome = region_check_read(
+		&downstairs->region, message->read_request.start, count);
+	if (outcome != OUTCOME_DONE)
+		return outcome;
 	downstairs->read_contexts = grown(downstairs->read_contexts, &downstairs->read_contexts_size,
 		count, sizeof *downstairs->read_contexts);
-	downstairs->read_data = grown(downstairs->read_data, &downstairs->read_data_size, size, 1);
+	downstairs->read_data = grown(
+		downstairs->read_data, &downstairs->read_data_size, count * block_size, 1);
+	region_read(&downstairs->region, message->read_request.start, count, downstairs->read_contexts,
+		downstairs->read_data);
 	answer->type = CRUCIBLE_READ_RESPONSE;
 	answer->read_response.contexts.items = downstairs->read_contexts;
-	answer->read_response.contexts.count = message->read_request.count;
-	answer->read_response.data = (struct crucible_data){ downstairs->read_data, size };
-	return region_read(&downstairs->region, message->read_request.start,
-		message->read_request.count, downstairs->read_contexts, downstairs->read_data);
+	answer->read_response.contexts.count = count;
+	answer->read_response.data =
+		(struct crucible_data){ downstairs->read_data, count * block_size };
+	return OUTCOME_DONE;
 }
 
 static enum outcome write_blocks(struct downstairs *downstairs,

@@ -17,7 +17,7 @@
 /* Tries until a fault of the disk is taken for a lasting one. */
 enum { TRIES_MAX = 8 };
 
-static bool is_job(enum crucible_message_type type)
+bool downstairs_is_job(enum crucible_message_type type)
 {
 	return (type >= CRUCIBLE_EXTENT_LIVE_CLOSE && type <= CRUCIBLE_EXTENT_LIVE_NO_OP) ||
 		   type == CRUCIBLE_WRITE || type == CRUCIBLE_WRITE_UNWRITTEN || type == CRUCIBLE_FLUSH ||
@@ -107,7 +107,7 @@ static void complete(const struct work *work)
 
 static void finish(const struct work *work, const struct crucible_message *answer)
 {
-	if (is_job(work->message.type))
+	if (downstairs_is_job(work->message.type))
 		complete(work);
 	if (work->connection->downstairs->state == DOWNSTAIRS_RUNNING)
 		reply(work->connection, answer);
@@ -117,7 +117,7 @@ static bool fails_by_chance(const struct work *work)
 {
 	struct downstairs *downstairs = work->connection->downstairs;
 	static const char text[] = "test error";
-	if (!is_job(work->message.type) || !downstairs->options.callbacks->test_error ||
+	if (!downstairs_is_job(work->message.type) || !downstairs->options.callbacks->test_error ||
 		!downstairs->options.callbacks->test_error(downstairs->options.context, &work->message))
 		return false;
 	downstairs->region.is_hopeless = false;
@@ -285,7 +285,7 @@ void jobs_received(const struct work *work)
 {
 	struct downstairs_connection *connection = work->connection;
 	enum crucible_message_type type = work->message.type;
-	if (is_job(type) && !check_session(work)) {
+	if (downstairs_is_job(type) && !check_session(work)) {
 		jobs_walk(connection);
 		return;
 	}
@@ -294,7 +294,7 @@ void jobs_received(const struct work *work)
 		connection_drop(connection);
 		return;
 	}
-	if (is_job(type) && !is_ready(work)) {
+	if (downstairs_is_job(type) && !is_ready(work)) {
 		list_append(&connection->pending, &keep(work)->link);
 		return;
 	}

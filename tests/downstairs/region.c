@@ -60,25 +60,18 @@ static enum outcome check_extent(struct region *region, uint32_t extent_id, bool
 	return OUTCOME_DONE;
 }
 
-static enum outcome check_range(struct region *region, uint64_t start, uint64_t count)
-{
-	if (count > 0 && (start >= region->block_count || count > region->block_count - start))
-		return panic(region, "beyond the last block");
-	return OUTCOME_DONE;
-}
-
 /* The part of a range that lies in one extent. */
 struct part {
 	uint32_t extent_id;
 	uint64_t block, count; /* the first in the extent */
 };
 
-/* Takes the first part off the range. False if there is none. */
-static bool next_part(struct region *region, uint64_t *start, uint64_t *count, struct part *part)
+/* Takes the first part off the range; that of a range without blocks has none either. As upstream
+ * has it, an extent's number is cut to 32 bits, so that a block far beyond the end may be one of
+ * the region again. */
+static void take_part(struct region *region, uint64_t *start, uint64_t *count, struct part *part)
 {
 	uint64_t extent_size = disk_region(region->disk)->extent_size;
-	if (*count == 0)
-		return false;
 	part->extent_id = (uint32_t)(*start / extent_size);
 	part->block = *start % extent_size;
 	part->count = extent_size - part->block;
@@ -86,7 +79,6 @@ static bool next_part(struct region *region, uint64_t *start, uint64_t *count, s
 		part->count = *count;
 	*start += part->count;
 	*count -= part->count;
-	return true;
 }
 
 /* Opening an extent */
@@ -187,16 +179,35 @@ void region_close(struct region *region)
 
 /* Reading */
 
-static struct crucible_read_context read_context(
-	struct region *region, const struct part *part, const uint8_t *image, uint64_t block)
+/* The context in force. */
+static struct stored_context context_of(
+	const struct region *region, uint32_t extent_id, const uint8_t *image, uint64_t block)
 {
-	const uint8_t *blocks = region->extents[part->extent_id].blocks;
-	if (!blocks || !(blocks[block] & BLOCK_WRITTEN))
+	struct stored_context stored = { 0 };
+	const uint8_t *blocks = region->extents[extent_id].blocks;
+	if (blocks && (blocks[block] & BLOCK_WRITTEN))
+		image_get_slot(
+			image + image_slot_at(disk_layout(region->disk), block, blocks[block] & BLOCK_SLOT),
+			&stored);
+	return stored;
+}
+
+const uint8_t *region_peek(
+	const struct region *region, uint64_t block, struct stored_context *stored)
+{
+	const struct image_layout *layout = disk_layout(region->disk);
+	uint32_t extent_id = (uint32_t)(block / layout->blocks);
+	const uint8_t *image = disk_image(region->disk, extent_id);
+	*stored = context_of(region, extent_id, image, block % layout->blocks);
+	return image ? image + image_data_at(layout, block % layout->blocks) : NULL;
+}
+
+static struct crucible_read_context read_context(
+	struct region *region, uint32_t extent_id, const uint8_t *image, uint64_t block)
+{
+	struct stored_context stored = context_of(region, extent_id, image, block);
+	if (!stored.is_set)
 		return (struct crucible_read_context){ .kind = CRUCIBLE_BLOCK_EMPTY };
-	struct stored_context stored;
-	image_get_slot(
-		image + image_slot_at(disk_layout(region->disk), block, blocks[block] & BLOCK_SLOT),
-		&stored);
 	if (stored.context.is_encrypted)
 		return (struct crucible_read_context){ .kind = CRUCIBLE_BLOCK_ENCRYPTED,
 			.encryption = stored.context.encryption };
@@ -204,27 +215,34 @@ static struct crucible_read_context read_context(
 		.hash = stored.context.hash };
 }
 
-enum outcome region_read(struct region *region, uint64_t start, uint64_t count,
+enum outcome region_check_read(struct region *region, uint64_t start, uint64_t count)
+{
+	struct part part;
+	enum outcome outcome = OUTCOME_DONE;
+	while (outcome == OUTCOME_DONE && count > 0) {
+		take_part(region, &start, &count, &part);
+		outcome = check_extent(region, part.extent_id, false);
+	}
+	return outcome;
+}
+
+void region_read(struct region *region, uint64_t start, uint64_t count,
 	struct crucible_read_context *contexts, uint8_t *data)
 {
 	const struct image_layout *layout = disk_layout(region->disk);
 	struct part part;
-	enum outcome outcome = check_range(region, start, count);
-	while (outcome == OUTCOME_DONE && next_part(region, &start, &count, &part)) {
-		outcome = check_extent(region, part.extent_id, false);
-		if (outcome != OUTCOME_DONE)
-			break;
+	while (count > 0) {
+		take_part(region, &start, &count, &part);
 		const uint8_t *image = disk_image(region->disk, part.extent_id);
 		uint64_t size = part.count * layout->block_size;
 		for (uint64_t i = 0; i < part.count; i++)
-			*contexts++ = read_context(region, &part, image, part.block + i);
+			*contexts++ = read_context(region, part.extent_id, image, part.block + i);
 		if (image)
 			memcpy(data, image + image_data_at(layout, part.block), size);
 		else
 			memset(data, 0, size);
 		data += size;
 	}
-	return outcome;
 }
 
 /* Writing */
@@ -298,8 +316,8 @@ static enum outcome write_part(struct region *region, const struct part *part,
 	const struct stored_context *contexts, const uint8_t *data, bool only_unwritten)
 {
 	size_t chosen = choose_blocks(region, part, only_unwritten);
-	if (chosen == 0)
-		return OUTCOME_DONE;
+	if (chosen == 0 && only_unwritten)
+		return OUTCOME_DONE; /* but a write of no blocks makes the extent dirty */
 	enum outcome outcome = prepare_extent(region, part, chosen);
 	if (outcome != OUTCOME_DONE)
 		return outcome;
@@ -345,19 +363,20 @@ static enum outcome check_hashes(
 enum outcome region_write(struct region *region, uint64_t start,
 	struct crucible_block_contexts contexts, const uint8_t *data, bool only_unwritten)
 {
-	uint64_t count = contexts.count;
-	struct part part;
-	enum outcome outcome = check_range(region, start, count);
-	if (outcome == OUTCOME_DONE)
-		outcome = check_hashes(region, contexts, data);
-	const struct stored_context *stored = region->contexts;
-	while (outcome == OUTCOME_DONE && next_part(region, &start, &count, &part)) {
+	uint64_t count = contexts.count, done = 0;
+	uint64_t block_size = disk_layout(region->disk)->block_size;
+	enum outcome outcome = check_hashes(region, contexts, data);
+	if (outcome != OUTCOME_DONE)
+		return outcome;
+	do {
+		struct part part;
+		take_part(region, &start, &count, &part);
 		outcome = check_extent(region, part.extent_id, false);
 		if (outcome == OUTCOME_DONE)
-			outcome = write_part(region, &part, stored, data, only_unwritten);
-		stored += part.count;
-		data += part.count * disk_layout(region->disk)->block_size;
-	}
+			outcome = write_part(
+				region, &part, region->contexts + done, data + done * block_size, only_unwritten);
+		done += part.count;
+	} while (outcome == OUTCOME_DONE && count > 0);
 	return outcome;
 }
 

@@ -43,9 +43,15 @@ enum outcome region_open(struct region *region, struct disk *disk, bool read_onl
 /* The process ends, in whatever way. The disk stays. */
 void region_close(struct region *region);
 
+/* Whether all extents of a range are there and open, which is to be asked before reading it. */
+enum outcome region_check_read(struct region *region, uint64_t start, uint64_t count);
 /* `contexts` has room for `count`, `data` for that many blocks. */
-enum outcome region_read(struct region *region, uint64_t start, uint64_t count,
+void region_read(struct region *region, uint64_t start, uint64_t count,
 	struct crucible_read_context *contexts, uint8_t *data);
+/* For checkers, also of a closed extent: the context in force, which is not set if the block was
+ * never written, and the data, NULL if the extent never was. */
+const uint8_t *region_peek(
+	const struct region *region, uint64_t block, struct stored_context *stored);
 /* There are as many contexts as blocks of data. `only_unwritten` skips blocks that have one. */
 enum outcome region_write(struct region *region, uint64_t start,
 	struct crucible_block_contexts contexts, const uint8_t *data, bool only_unwritten);

@@ -278,18 +278,47 @@ static void a_job_may_span_extents(void **state)
 	rig_close(&rig);
 }
 
-static void jobs_of_no_blocks_are_done_anywhere(void **state)
+static void reads_of_no_blocks_are_done_anywhere_and_writes_make_an_extent_dirty(void **state)
 {
 	(void)state;
 	struct rig rig;
 	rig_open(&rig, NULL);
 	struct peer *peer = rig_running(&rig);
-	write_blocks(peer, 1000, UINT64_MAX, 0, 0);
-	send_read(peer, 1001, UINT64_MAX, 0, NULL);
-	const struct crucible_message *message = expect_answer(peer, CRUCIBLE_READ_RESPONSE, 1001);
+	send_read(peer, 1000, UINT64_MAX, 0, NULL);
+	const struct crucible_message *message = expect_answer(peer, CRUCIBLE_READ_RESPONSE, 1000);
 	assert_int_equal(message->read_response.data.length, 0);
+	write_blocks(peer, 1001, 5, 0, 0);
+	send_write_unwritten(peer, 1002, 8, 0, 0, NULL);
+	expect_answer(peer, CRUCIBLE_WRITE_UNWRITTEN_ACK, 1002);
 	for (unsigned i = 0; i < RIG_EXTENTS; i++)
-		expect_versions(&rig, i, 0, 0, false);
+		expect_versions(&rig, i, 0, 0, i == 1);
+	rig_close(&rig);
+}
+
+static void a_block_far_beyond_the_end_may_be_one_of_the_region(void **state)
+{
+	(void)state;
+	struct rig rig;
+	rig_open(&rig, NULL);
+	struct peer *peer = rig_running(&rig);
+	uint64_t far = (UINT64_C(1) << 32) * RIG_EXTENT_SIZE;
+	write_blocks(peer, 1000, far + 5, 1, 9);
+	assert_int_equal(fill_of(peer, 5), 9);
+	assert_int_equal(fill_of(peer, 2 * far + 5), 9);
+	rig_close(&rig);
+}
+
+static void a_write_that_ends_the_process_is_done_up_to_there(void **state)
+{
+	(void)state;
+	struct rig rig;
+	rig_open(&rig, NULL);
+	struct peer *peer = rig_running(&rig);
+	send_write(peer, 1000, 10, 4, 1, NULL);
+	assert_non_null(rig.died);
+	rig_restart(&rig);
+	peer = rig_running(&rig);
+	assert_int_equal(fill_of(peer, 11), 2);
 	rig_close(&rig);
 }
 
@@ -488,7 +517,9 @@ int main(void)
 		cmocka_unit_test(what_was_received_before_the_end_is_done),
 		cmocka_unit_test(never_written_blocks_are_empty_zeros),
 		cmocka_unit_test(a_job_may_span_extents),
-		cmocka_unit_test(jobs_of_no_blocks_are_done_anywhere),
+		cmocka_unit_test(reads_of_no_blocks_are_done_anywhere_and_writes_make_an_extent_dirty),
+		cmocka_unit_test(a_block_far_beyond_the_end_may_be_one_of_the_region),
+		cmocka_unit_test(a_write_that_ends_the_process_is_done_up_to_there),
 		cmocka_unit_test(write_unwritten_skips_each_block_that_has_been_written),
 		cmocka_unit_test(encrypted_blocks_come_back_with_nonce_and_tag),
 		cmocka_unit_test(an_error_is_reported_and_the_job_done_all_the_same),

@@ -34,6 +34,16 @@ static void write_unwritten_beyond_the_end(struct peer *peer)
 	send_write_unwritten(peer, 1, 11, 2, 0, NULL);
 }
 
+static void write_of_no_blocks_beyond_the_end(struct peer *peer)
+{
+	send_write(peer, 1, 12, 0, 0, NULL);
+}
+
+static void write_of_no_blocks_to_a_closed_extent(struct peer *peer)
+{
+	send_write_unwritten(peer, 1, 4, 0, 0, NULL);
+}
+
 static void read_of_a_closed_extent(struct peer *peer)
 {
 	send_read(peer, 1, 3, 2, NULL);
@@ -170,6 +180,8 @@ static void (*const aborts[])(struct peer *) = {
 	read_of_more_than_there_is,
 	write_beyond_the_end,
 	write_unwritten_beyond_the_end,
+	write_of_no_blocks_beyond_the_end,
+	write_of_no_blocks_to_a_closed_extent,
 	read_of_a_closed_extent,
 	write_to_a_closed_extent,
 	flush_of_a_closed_dirty_extent,
