@@ -16,7 +16,7 @@ enum {
 struct region_extent {
 	bool is_closed;
 	bool is_dirty;   /* the flag is set and synced */
-	bool is_listed;  /* among those that a flush looks at */
+	bool is_listed;  /* was written since the last flush of the region */
 	uint8_t *blocks; /* NULL: none was ever written */
 };
 
@@ -419,8 +419,6 @@ enum outcome region_flush_extent(
 	enum outcome outcome = check_extent(region, extent_id, false);
 	if (outcome == OUTCOME_DONE)
 		outcome = stamp(region, extent_id, generation, flush_number);
-	if (outcome == OUTCOME_DONE)
-		region->extents[extent_id].is_listed = false;
 	return outcome;
 }
 

@@ -7,6 +7,9 @@
  * 2. A flush stamps the dirty extents it covers, as told, also downwards; clean ones keep their
  *    numbers. The flag is cleared before the sync: if that fails, the next try finds nothing to do
  *    (trap T2).
+ *    It looks at all extents that were written since the last flush of the region that covered
+ *    them, and none of these must be closed, even if it was flushed alone before. In which order
+ *    upstream's threads stamp is open; here it is ascending.
  * 3. What upstream asserts is OUTCOME_PANIC here, with `panic` saying why; the process is to end.
  * 4. What the disk's hook ends is OUTCOME_KILLED; the process is to end without a word.
  * 5. Everything else that fails is OUTCOME_FAILED, with `error` as the peer will see it. It may be

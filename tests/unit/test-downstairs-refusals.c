@@ -59,6 +59,20 @@ static void flush_of_a_closed_dirty_extent(struct peer *peer)
 	send_flush(peer, 1, 1, NULL);
 }
 
+/* Flushed alone, and so clean, but the next flush of the region would look at it. */
+static void flush_of_an_extent_that_was_flushed_and_closed(struct peer *peer)
+{
+	send_write(peer, 2000, 8, 1, 1, NULL);
+	expect_answer(peer, CRUCIBLE_WRITE_ACK, 2000);
+	send_limited_flush(peer, 2001, 1, 0);
+	expect_answer(peer, CRUCIBLE_FLUSH_ACK, 2001);
+	send_live(peer, CRUCIBLE_EXTENT_LIVE_REOPEN, 2002, 1, NULL);
+	expect_answer(peer, CRUCIBLE_EXTENT_LIVE_ACK_ID, 2002);
+	send_live(peer, CRUCIBLE_EXTENT_LIVE_FLUSH_CLOSE, 2003, 2, NULL);
+	expect_answer(peer, CRUCIBLE_EXTENT_LIVE_CLOSE_ACK, 2003);
+	send_flush(peer, 2004, 2, NULL);
+}
+
 static void close_of_a_closed_extent(struct peer *peer)
 {
 	send_live(peer, CRUCIBLE_EXTENT_LIVE_CLOSE, 1, 1, NULL);
@@ -185,6 +199,7 @@ static void (*const aborts[])(struct peer *) = {
 	read_of_a_closed_extent,
 	write_to_a_closed_extent,
 	flush_of_a_closed_dirty_extent,
+	flush_of_an_extent_that_was_flushed_and_closed,
 	close_of_a_closed_extent,
 	flush_close_of_a_closed_extent,
 	reopen_of_an_open_extent,
@@ -246,12 +261,14 @@ static void a_flush_passes_a_closed_clean_extent(void **state)
 	struct rig rig;
 	rig_open(&rig, NULL);
 	struct peer *peer = rig_running(&rig);
-	write_blocks(peer, 1000, 0, 8, 1);
-	send_live(peer, CRUCIBLE_EXTENT_LIVE_FLUSH_CLOSE, 1001, 1, NULL);
-	expect_answer(peer, CRUCIBLE_EXTENT_LIVE_CLOSE_ACK, 1001);
-	flush(peer, 1002, 2000);
+	write_blocks(peer, 1000, 4, 1, 1);
+	flush(peer, 1001, 5);
+	send_live(peer, CRUCIBLE_EXTENT_LIVE_FLUSH_CLOSE, 1002, 1, NULL);
+	expect_answer(peer, CRUCIBLE_EXTENT_LIVE_CLOSE_ACK, 1002);
+	write_blocks(peer, 1003, 0, 1, 1);
+	flush(peer, 1004, 2000);
 	expect_versions(&rig, 0, 1, 2000, false);
-	expect_versions(&rig, 1, 1, 1001, false);
+	expect_versions(&rig, 1, 1, 5, false);
 	rig_close(&rig);
 }
 
