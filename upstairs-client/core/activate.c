@@ -67,8 +67,7 @@ static void fence_read(struct upstairs *upstairs)
 	}
 }
 
-/* The block as it was read, or zeros. False if it is damaged. */
-static bool fill_fence(struct upstairs *upstairs, struct history_entry *entry, const struct crucible_message *message)
+bool activate_fill(struct upstairs *upstairs, struct history_entry *entry, const struct crucible_message *message)
 {
 	struct crucible_read_contexts rest = message->read_response.contexts;
 	struct crucible_read_context read;
@@ -88,20 +87,26 @@ static bool fill_fence(struct upstairs *upstairs, struct history_entry *entry, c
 		(upstairs->options.encrypted || read.hash == XXH64(history_data(entry), size, 0));
 }
 
+struct history_entry *activate_spare_entry(struct upstairs *upstairs, uint64_t block)
+{
+	struct history_entry *entry = upstairs->spare_entry;
+	size_t size = sizeof *entry + sizeof(struct crucible_block_context) + upstairs->region.block_size;
+	if (!entry)
+		upstairs->spare_entry = entry = core_allocate(upstairs, size);
+	if (entry)
+		*entry = (struct history_entry){
+			.number = history_end(&upstairs->history), .size = size, .start = block, .count = 1
+		};
+	return entry;
+}
+
 /* Room for the fence: in the history or, as its slots may be the very ones that keep that full, beside it. The fence
  * changes nothing, so a slot that comes back later need not get it. */
 static struct history_entry *fence_entry(struct upstairs *upstairs)
 {
 	jobs_trim(upstairs);
 	struct history_entry *entry = history_reserve(&upstairs->history, 0, 1);
-	if (entry)
-		return entry;
-	size_t size = sizeof *entry + sizeof(struct crucible_block_context) + upstairs->region.block_size;
-	core_release(upstairs, upstairs->fence_entry);
-	upstairs->fence_entry = entry = core_allocate(upstairs, size);
-	if (entry)
-		*entry = (struct history_entry){ .number = history_end(&upstairs->history), .size = size, .count = 1 };
-	return entry;
+	return entry ? entry : activate_spare_entry(upstairs, 0);
 }
 
 void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
@@ -112,7 +117,7 @@ void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned 
 		slot_drop(upstairs, index, "out of memory");
 		return;
 	}
-	if (!message || !fill_fence(upstairs, entry, message)) {
+	if (!message || !activate_fill(upstairs, entry, message)) {
 		slot_fail(upstairs, index, "the first block cannot be read");
 		return;
 	}

@@ -148,7 +148,7 @@ struct upstairs {
 	struct repair *repair;
 	enum fence_step fence;
 	uint64_t fence_job, fence_covers;
-	struct history_entry *fence_entry; /* if the history had no room for it */
+	struct history_entry *spare_entry; /* of one block, beside the history: what rewrites what is there already */
 	bool is_advancing, advance_again;
 };
 
@@ -240,10 +240,17 @@ void activate_again(struct upstairs *upstairs);
 void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message);
 
+struct history_entry *activate_spare_entry(struct upstairs *upstairs, uint64_t block);
+/* The entry becomes the block as it was read, or zeros. False if it is damaged. */
+bool activate_fill(struct upstairs *upstairs, struct history_entry *entry, const struct crucible_message *message);
+
 /* mend.c */
 /* Plans. Returns 0, 1 if there is nothing to do, or -ENOMEM. */
 int mend_begin(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS]);
 void mend_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message);
+/* Its own read was answered (NULL: not well); a write was. */
+void mend_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message);
+void mend_written(struct upstairs *upstairs, uint64_t job_id);
 void mend_end(struct upstairs *upstairs);
 
 

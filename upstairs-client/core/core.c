@@ -306,7 +306,7 @@ void upstairs_close(struct upstairs *upstairs)
 		job_free(upstairs, job);
 	mend_end(upstairs);
 	core_release(upstairs, upstairs->dependencies);
-	core_release(upstairs, upstairs->fence_entry);
+	core_release(upstairs, upstairs->spare_entry);
 	core_release(upstairs, upstairs);
 }
 

@@ -404,6 +404,7 @@ void jobs_try_answers(struct upstairs *upstairs)
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
+	uint64_t id = job->id;
 	job_unsent(upstairs, job, index, JOB_DONE);
 	if (job->kind == JOB_FLUSH && slot->replay_flush != job->id) {
 		struct history_slot *kept = history_slot(&upstairs->history, index);
@@ -415,6 +416,7 @@ void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
 		replay_flushed(upstairs, job, index); /* looks at every job, also at this one */
 	else
 		try_answer(upstairs, job);
+	mend_written(upstairs, id);
 	if (slot->phase == SLOT_JOINING || upstairs->state == UPSTAIRS_DEACTIVATING ||
 		upstairs->fence != FENCE_NONE)
 		core_advance(upstairs);
@@ -442,6 +444,10 @@ static void take_read(struct upstairs *upstairs, struct job *job, unsigned index
 		message->read_response.data.length == job->count * upstairs->region.block_size;
 	if (upstairs->fence == FENCE_READ && job->id == upstairs->fence_job) {
 		activate_fence_answer(upstairs, job, index, fits ? message : NULL);
+		return;
+	}
+	if (upstairs->mend) {
+		mend_read(upstairs, job, index, fits ? message : NULL);
 		return;
 	}
 	int status = fits && job->request
@@ -532,7 +538,7 @@ struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, s
 	struct job *job = job_new(upstairs, JOB_WRITE, entry->start, entry->count);
 	if (!job)
 		return NULL;
-	if (entry != upstairs->fence_entry)
+	if (entry != upstairs->spare_entry)
 		history_publish(&upstairs->history, entry);
 	job->entry = entry;
 	job->request = request;
