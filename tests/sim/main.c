@@ -68,6 +68,7 @@ int main(int argc, char **argv)
 			return usage();
 		}
 	}
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (trace_name)
 		return traces_run(trace_name, is_verbose);
 	if (count == 0)

@@ -363,7 +363,8 @@ static void repair_world(struct world *world, unsigned percent)
 			trace(world, "host %u: the gateway is woken", i);
 			gateway->is_stopped = false;
 		}
-		if (gateway->upstairs && gateway->wants_end && chance(world, percent)) {
+		if (gateway->upstairs && gateway->wants_end && upstairs_state(gateway->upstairs) != UPSTAIRS_REFUSED &&
+			chance(world, percent)) {
 			bool was_released = upstairs_state(gateway->upstairs) == UPSTAIRS_RELEASED;
 			gateway_kill(gateway);
 			if (was_released)

@@ -126,6 +126,8 @@ static bool survives(void *context, uint32_t extent_id, uint64_t block, enum dis
 	/* data without its context makes the downstairs refuse to start; mostly they go together */
 	if (piece == PIECE_DATA && losing->lost_contexts[number] && !chance(losing->world, 1))
 		survives = false;
+	if (piece == PIECE_DATA && losing->lost_contexts[number] && survives)
+		losing->world->is_torn = true;
 	losing->lost = losing->lost || !survives;
 	return survives;
 }

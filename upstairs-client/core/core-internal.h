@@ -72,6 +72,7 @@ struct slot {
 	uint64_t retry_at, retry_delay;
 	uint64_t replay_flush; /* job id */
 	uint64_t repaired_to;  /* REPAIR: blocks below this are there, or will be when the extent reopens */
+	struct crucible_uuid upstairs_id; /* ours, as this slot is told */
 	unsigned silent_closes; /* in a row, right after PromoteToActive */
 	const char *doomed;     /* why it is dropped when the present input has been dealt with; NULL: it is not */
 };
@@ -167,7 +168,7 @@ unsigned core_counted(const struct upstairs *upstairs);
 /* Sends the record; its slots count as named from now on. */
 void core_store(struct upstairs *upstairs, const struct upstairs_record *record);
 uint64_t core_next_flush_number(struct upstairs *upstairs);
-struct crucible_job core_job(const struct upstairs *upstairs, uint64_t id);
+struct crucible_job core_job(const struct upstairs *upstairs, unsigned slot, uint64_t id);
 
 /* slot.c */
 void slot_init(struct slot *slot);

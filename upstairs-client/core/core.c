@@ -44,10 +44,10 @@ uint64_t core_next_flush_number(struct upstairs *upstairs)
 	return upstairs->flush_number;
 }
 
-struct crucible_job core_job(const struct upstairs *upstairs, uint64_t id)
+struct crucible_job core_job(const struct upstairs *upstairs, unsigned slot, uint64_t id)
 {
 	return (struct crucible_job){
-		.upstairs_id = upstairs->options.upstairs_id,
+		.upstairs_id = upstairs->slots[slot].upstairs_id,
 		.session_id = upstairs->options.session_id,
 		.job_id = id,
 	};
@@ -284,8 +284,10 @@ struct upstairs *upstairs_open(const struct upstairs_options *options,
 		.region.extent_size = options->extent_size,
 		.region.extent_count = options->extent_count,
 	};
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		slot_init(&upstairs->slots[i]);
+		upstairs->slots[i].upstairs_id = options->upstairs_id;
+	}
 	jobs_init(upstairs);
 	return upstairs;
 }

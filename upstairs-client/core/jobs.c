@@ -227,7 +227,7 @@ static void describe_write(const struct upstairs *upstairs, const struct job *jo
 void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
-	struct crucible_message message = { .job = core_job(upstairs, job->id) };
+	struct crucible_message message = { .job = core_job(upstairs, index, job->id) };
 	if (slot->doomed || (job->kind == JOB_WRITE && blocks_for(job, slot) == 0))
 		return;
 	if (!gather_dependencies(upstairs, job, index, &message.dependencies)) {

@@ -38,7 +38,7 @@ static struct crucible_message message_of(const struct upstairs *upstairs, const
 {
 	struct crucible_message message = {
 		.type = CRUCIBLE_EXTENT_LIVE_NO_OP,
-		.job = core_job(upstairs, repair->jobs[step]->id),
+		.job = core_job(upstairs, index, repair->jobs[step]->id),
 	};
 	switch (step) {
 	case REPAIR_CLOSE:

@@ -33,10 +33,10 @@ static void send(struct upstairs *upstairs, unsigned index, const struct crucibl
 	upstairs->environment.send(upstairs->environment.context, index, message);
 }
 
-static struct crucible_session own_session(const struct upstairs *upstairs)
+static struct crucible_session own_session(const struct upstairs *upstairs, unsigned index)
 {
 	return (struct crucible_session){
-		.upstairs_id = upstairs->options.upstairs_id,
+		.upstairs_id = upstairs->slots[index].upstairs_id,
 		.session_id = upstairs->options.session_id,
 		.generation = upstairs->generation,
 	};
@@ -61,7 +61,7 @@ void upstairs_connected(struct upstairs *upstairs, unsigned index, const struct 
 	slot->last_heard = slot->last_ping = upstairs->now;
 	struct crucible_message hello = { .type = CRUCIBLE_HERE_I_AM };
 	hello.here_i_am.version = CRUCIBLE_PROTOCOL_VERSION;
-	hello.here_i_am.session = own_session(upstairs);
+	hello.here_i_am.session = own_session(upstairs, index);
 	hello.here_i_am.encrypted = upstairs->options.encrypted;
 	send(upstairs, index, &hello);
 }
@@ -74,6 +74,12 @@ static void try_later(struct upstairs *upstairs, struct slot *slot)
 	slot->retry_delay = slot->retry_delay * 2 < RETRY_MAX_MS ? slot->retry_delay * 2 : RETRY_MAX_MS;
 }
 
+static void change_id(struct crucible_uuid *id)
+{
+	for (size_t i = sizeof id->bytes; i-- > 0 && ++id->bytes[i] == 0;) {
+	}
+}
+
 void slot_lost(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
@@ -84,6 +90,10 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2)
 		core_report(upstairs, index,
 			"closes right after our promotion: another client with an equal or higher generation is active on it");
+	/* When the downstairs sees the end of this connection it forgets whoever is registered under the same id
+	 * (weakness W1). If it was not registered, and so is not displaced by the next one, that is the next one. */
+	if (slot->phase == SLOT_HELLO || slot->phase == SLOT_PROMOTE)
+		change_id(&slot->upstairs_id);
 	slot->phase = SLOT_ABSENT;
 	try_later(upstairs, slot);
 	jobs_lost(upstairs, index);
@@ -158,14 +168,14 @@ static void take_hello(struct upstairs *upstairs, unsigned index, const struct c
 	slot->phase = SLOT_PROMOTE;
 	struct crucible_message promote = {
 		.type = CRUCIBLE_PROMOTE_TO_ACTIVE,
-		.session = own_session(upstairs),
+		.session = own_session(upstairs, index),
 	};
 	send(upstairs, index, &promote);
 }
 
 static void take_promotion(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
 {
-	struct crucible_session own = own_session(upstairs);
+	struct crucible_session own = own_session(upstairs, index);
 	if (memcmp(&own.upstairs_id, &message->session.upstairs_id, sizeof own.upstairs_id) != 0 ||
 		memcmp(&own.session_id, &message->session.session_id, sizeof own.session_id) != 0 ||
 		own.generation != message->session.generation) {
