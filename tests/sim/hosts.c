@@ -82,11 +82,20 @@ static void store_record(void *context, const struct upstairs_record *record)
 	store_begin(context, record);
 }
 
+/* Of plain blocks; one for all worlds. */
+static struct integrity *hashes(void)
+{
+	static struct integrity *integrity;
+	if (!integrity)
+		integrity = integrity_open(NULL, BLOCK);
+	return integrity;
+}
+
 static int take_data(void *context, struct upstairs_request *core, const struct crucible_message *response)
 {
 	struct guest_request *request = core->user;
 	(void)context;
-	int status = integrity_take(response, BLOCK, request->data);
+	int status = integrity_take(hashes(), response, request->data);
 	for (uint64_t i = 0; status == 0 && i < core->count; i++)
 		request->ids[i] = get_le64(request->data + i * BLOCK);
 	return status;
@@ -95,7 +104,7 @@ static int take_data(void *context, struct upstairs_request *core, const struct 
 static void seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
 {
 	(void)context;
-	integrity_seal(data, BLOCK, 1, block_context);
+	integrity_seal(hashes(), data, 1, data, block_context);
 }
 
 /* At least two disks have the value, or one written over it later. */
@@ -418,7 +427,7 @@ void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, 
 			checker_write(world->checker, start + i, request->ids[i], gateway->process, world->event);
 	}
 	if (operation == UPSTAIRS_WRITE)
-		integrity_seal(request->data, BLOCK, count, request->contexts);
+		integrity_seal(hashes(), request->data, count, request->data, request->contexts);
 	static const char *const names[] = { "reads", "writes", "flushes" };
 	trace(world, "host %u: guest %s block %llu count %llu id %llu", gateway->host->index, names[operation],
 		(unsigned long long)start, (unsigned long long)count, (unsigned long long)request->ids[0]);
