@@ -75,7 +75,7 @@ static int open_parent(const char *path)
 	return fd < 0 ? -errno : fd;
 }
 
-static int sync_parent(const char *path)
+int sync_parent(const char *path)
 {
 	CLEANUP_CLOSE int fd = open_parent(path);
 	if (fd < 0)

@@ -25,6 +25,9 @@ int durable_file_write(
 /* Removes the file and syncs the directory; 0 also if it was not there. */
 int durable_file_remove(const char *path, struct reason *reason);
 
+/* Syncs the directory that holds `path`, so that a new name in it lasts. Returns 0 or an errno. */
+int sync_parent(const char *path);
+
 /* Makes a directory (mode 0755; what is in it is 0600) and its parents. 0 if it exists. */
 int make_directory(const char *path, struct reason *reason);
 

@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "cli/copy.h"
+#include "durable-file.h"
 
 /* A new regular file has no name before it is complete: a crash leaves nothing, and nobody else's file
  * is touched. Where the file system cannot do that, it is written under a name of its own. */
@@ -95,8 +96,12 @@ static int name_target(struct target *target, struct reason *reason)
 
 static int finish_target(struct target *target, int status, struct reason *reason)
 {
-	if (status == 0 && target->is_fresh)
+	if (status == 0 && target->is_fresh) {
 		status = name_target(target, reason);
+		/* other errors: not every file system can do this, or lets us */
+		if (status == 0 && sync_parent(target->path) == -EIO)
+			status = reason_set(reason, -EIO, "%s: cannot sync its directory", target->path);
+	}
 	cleanup_close(&target->fd);
 	if (status < 0 && target->partial)
 		unlink(target->partial);

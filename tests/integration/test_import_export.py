@@ -385,6 +385,19 @@ def test_export_gives_the_same_contents_and_holes(full, picture, tmp_path):
     assert full.record()["released"] is True
 
 
+@needs("strace")
+@pytest.mark.parametrize("force", [False, True], ids=["new", "force"])
+def test_name_of_an_export_is_synced_like_its_contents(full, tmp_path, force):
+    out, log = tmp_path / "out.raw", tmp_path / "trace"
+    if force:
+        out.write_bytes(b"old")
+    subprocess.run(["strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=linkat,renameat2,fsync",
+                    *command(full, "export", "200", out), *(["--force"] if force else [])],
+                   check=True, stdout=subprocess.DEVNULL, env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"})
+    behind = log.read_text().rpartition("renameat2" if force else "linkat")[2]
+    assert re.search(rf"fsync\(\d+<{re.escape(str(tmp_path))}>\) += 0", behind)
+
+
 def test_export_to_a_pipe_is_the_bytes_and_nothing_else(full, picture):
     for options in ([], ["--json"]):
         assert full.tb4("volume", "export", "200", "-", *options, text=False) == picture.read_bytes()
