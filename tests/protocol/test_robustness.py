@@ -205,6 +205,35 @@ def test_random_requests(target, neighbour, seed):
         feed(target, mutate(rng, data) if rng.random() < 0.6 else data, rng)
 
 
+@pytest.mark.parametrize("mode", ["simple", "structured", "extended"])
+def test_session_cut_at_any_byte(target, neighbour, mode):
+    """A write whose last byte has not come is not done at all, one that has is done whole or not at all."""
+    option = {"structured": wire.OPT_STRUCTURED_REPLY, "extended": wire.OPT_EXTENDED_HEADERS}.get(mode)
+    data = struct.pack(">I", 3) + (struct.pack(">QII", wire.OPTION_MAGIC, option, 0) if option else b"")
+    content = string(b"vm-200-disk-0") + struct.pack(">HH", 1, 3)
+    data += struct.pack(">QII", wire.OPTION_MAGIC, wire.OPT_GO, len(content)) + content
+    magic, flags = struct.pack(">I", wire.REQUEST_MAGIC), 0
+    if mode == "extended":
+        magic, flags = struct.pack(">I", wire.EXTENDED_REQUEST_MAGIC), wire.PAYLOAD_LEN
+    head = ">HHQQQ" if mode == "extended" else ">HHQQI"
+    before = data
+    data += magic + struct.pack(head, flags, wire.CMD_WRITE, 1, 0, 512)
+    for cut in range(len(data) + 512 + 1):
+        stamp = bytes([cut % 251 + 1]) * 512
+        with target.client() as client:
+            client.send((data + stamp)[:cut])
+            if cut % 2 and cut > 4:
+                client.sock.recv(18)
+        if cut < len(before):
+            continue
+        with target.session(mode, "vm-200-disk-0") as successor:
+            seen = successor.read(0, 512)
+            assert seen == seen[:1] * 512
+            assert cut == len(data) + 512 or seen != stamp
+            successor.write(0, bytes([252 + cut % 2]) * 512)
+            assert successor.read(0, 512) == bytes([252 + cut % 2]) * 512
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_random_requests_are_answered_as_a_model_says(target, neighbour, seed):
     """Valid and invalid requests one by one: the right error, and right data after all of it."""
