@@ -5,11 +5,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-static inline bool checked_add(uint64_t a, uint64_t b, uint64_t *sum)
-{
-	return !__builtin_add_overflow(a, b, sum);
-}
-
 static inline bool checked_mul(uint64_t a, uint64_t b, uint64_t *product)
 {
 	return !__builtin_mul_overflow(a, b, product);

@@ -8,7 +8,7 @@ static unsigned class_of(size_t size)
 {
 	unsigned class = 0;
 	while (size > (size_t)1 << (SMALLEST_SHIFT + class))
-		class ++;
+		class++;
 	return class;
 }
 
@@ -82,7 +82,7 @@ void buffer_give(struct buffer_pool *pool, void *buffer, size_t size)
 
 void buffer_pool_trim(struct buffer_pool *pool)
 {
-	for (unsigned class = 0; class < BUFFER_CLASSES; class ++) {
+	for (unsigned class = 0; class < BUFFER_CLASSES; class++) {
 		while (pool->classes[class].first)
 			drop(pool, class);
 	}

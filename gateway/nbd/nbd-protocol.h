@@ -2,7 +2,7 @@
  *
  * Source: the protocol description of the NBD project (doc/proto.md), section
  * names are given at each group. All integers are big endian on the wire.
- * NBD_NAMES_* are X-macro lists so that logs can print names (nbd-names.c).
+ * Lists of numbers that go over the wire are X-macros: names can be made from them where they are wanted.
  */
 #ifndef TB4_NBD_PROTOCOL_H
 #define TB4_NBD_PROTOCOL_H

@@ -5,7 +5,6 @@ different length give the cost of one request without the cost of the start. It 
 """
 import platform
 import re
-import subprocess
 
 import pytest
 

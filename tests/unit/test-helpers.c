@@ -12,13 +12,10 @@
 
 /* checked.h */
 
-static void sums_and_products_do_not_wrap_round(void **state)
+static void products_do_not_wrap_round(void **state)
 {
 	(void)state;
 	uint64_t value;
-	assert_true(checked_add(UINT64_MAX - 1, 1, &value));
-	assert_int_equal(value, UINT64_MAX);
-	assert_false(checked_add(UINT64_MAX, 1, &value));
 	assert_true(checked_mul(UINT64_C(1) << 32, (UINT64_C(1) << 32) - 1, &value));
 	assert_int_equal(value, UINT64_MAX - UINT32_MAX);
 	assert_false(checked_mul(UINT64_C(1) << 32, UINT64_C(1) << 32, &value));
@@ -225,7 +222,7 @@ static void numbers_are_big_endian_at_any_address(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(sums_and_products_do_not_wrap_round),
+		cmocka_unit_test(products_do_not_wrap_round),
 		cmocka_unit_test(a_range_is_inside_only_as_a_whole),
 		cmocka_unit_test(alignment_goes_down_and_up_to_the_unit),
 		cmocka_unit_test(elements_stay_in_the_order_in_which_they_came),
