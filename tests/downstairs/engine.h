@@ -9,8 +9,8 @@
  *    input, in the order in which inputs came, but see 2.
  * 2. While an extent is being fetched, or an error repeats for ever (wedged), nothing is done
  *    and nobody is answered. Inputs are kept, and handled in order when that is over.
- * 3. A request that aborts upstream's process ends in died(); so does a process that the disk's
- *    hook ended (KILLED, without a call). The engine then does nothing any more: kill it.
+ * 3. A request that aborts upstream's process ends in died(). A process that the disk's hook ended
+ *    is KILLED, without a call. In both cases the engine does nothing any more: kill it.
  * 4. A connection's peer is used in callbacks until close() was called for it, or
  *    downstairs_closed() was; after either the connection must not be used any more.
  * 5. Callbacks may give inputs, but downstairs_fetched(); these are handled after the present one.
@@ -18,8 +18,10 @@
  * 7. At most one connection of a read-write downstairs is registered, at most one per upstairs id
  *    of a read-only one. Others, displaced in silence by flaw W1, go on being served.
  *
- * One deviation: a read whose answer would be above the protocol's limit closes the connection,
- * which is what a peer would do when it sees the frame.
+ * Deviations: a read whose answer would be above the protocol's limit closes the connection, which
+ * is what a peer would do when it sees the frame. Jobs that wait under one id are all kept, while
+ * upstream mixes them up. How many extents a flush has stamped when it meets a closed one is a race
+ * in upstream, and fixed here.
  */
 #ifndef DOWNSTAIRS_ENGINE_H
 #define DOWNSTAIRS_ENGINE_H

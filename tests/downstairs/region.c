@@ -417,9 +417,7 @@ enum outcome region_flush_extent(
 	struct region *region, uint32_t extent_id, uint64_t generation, uint64_t flush_number)
 {
 	enum outcome outcome = check_extent(region, extent_id, false);
-	if (outcome == OUTCOME_DONE)
-		outcome = stamp(region, extent_id, generation, flush_number);
-	return outcome;
+	return outcome == OUTCOME_DONE ? stamp(region, extent_id, generation, flush_number) : outcome;
 }
 
 enum outcome region_flush(
