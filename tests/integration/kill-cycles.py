@@ -8,11 +8,12 @@ random moment and started again, the load goes on for a while, ends, and every b
 checked. The volume's own file systems take turns: one on tmpfs, one on the disk. So do resumed starts, fresh
 ones after an orderly stop, and two kills in a row.
 
-Prints one line of figures. Exit status 0 if nothing was wrong.
+Prints one line of figures; SIGTERM ends the run after the cycle at hand. Exit status 0 if nothing was wrong.
 """
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,8 +73,9 @@ def main():
     dice = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tb4-kills-"))
     memory = tempfile.mkdtemp(prefix="tb4-kills-", dir="/dev/shm")
-    nodes, running = [], []
-    began, operations, lost, kills = time.monotonic(), 0, 0, 0
+    nodes, running, ended = [], [], []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    began, operations, lost, kills, done = time.monotonic(), 0, 0, 0, 0
     try:
         for i, data_dir in enumerate((memory, None)):
             (directory / str(i)).mkdir()
@@ -82,6 +84,8 @@ def main():
             node.create(200, "8M")
             running.append(start(node, 0))
         for i in range(count):
+            if ended:
+                break
             node, (gateway, last) = nodes[i % 2], running[i % 2]
             first = last
             gateway, last, figures = cycle(node, gateway, last, dice, directory / "stop")
@@ -94,6 +98,7 @@ def main():
                 gateway, last = start(node, last)
             running[i % 2] = gateway, last
             node.gateways[:] = [gateway]
+            done += 1
     except (Wrong, AssertionError) as error:
         print(f"cycle {i} of {count}, seed {seed}: {error}", file=sys.stderr)
         return 1
@@ -102,7 +107,7 @@ def main():
             node.close()
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(memory, ignore_errors=True)
-    print(f"{count} cycles, {kills} kills, {operations} operations, {lost} unanswered at a kill, 0 violations, "
+    print(f"{done} cycles, {kills} kills, {operations} operations, {lost} unanswered at a kill, 0 violations, "
           f"seed {seed}, {time.monotonic() - began:.0f} s")
     return 0
 

@@ -6,13 +6,17 @@ import subprocess
 import threading
 import time
 
+import pytest
+
 from support.node import TOOLS
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "kill-cycles.py")
 
 
-def test_twenty_kills_under_load_lose_nothing():
-    result = subprocess.run(["/usr/bin/python3", SCRIPT, "20"], capture_output=True, text=True, timeout=115,
+@pytest.mark.parametrize("seed", range(10))
+def test_kills_under_load_lose_nothing(seed):
+    """Two hundred cycles altogether."""
+    result = subprocess.run(["/usr/bin/python3", SCRIPT, "20", str(seed)], capture_output=True, text=True, timeout=115,
                             check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.match(r"20 cycles, \d+ kills, \d{4,} operations, \d+ unanswered at a kill, 0 violations", result.stdout)

@@ -12,6 +12,7 @@ import uuid
 
 import pytest
 
+from support.downstairs import free_port
 from support.node import TOOLS, run, wait_until
 
 pytestmark = pytest.mark.skipif(not shutil.which("crucible-downstairs"),
@@ -20,17 +21,11 @@ MIB = 1 << 20
 URI = "nbd://127.0.0.1:10809/rustnbd"
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Region:
     """One region and the program that serves it."""
 
     def __init__(self, directory, extents, encrypted=False):
-        self.directory, self.port, self.process = directory, free_port() % 20000 + 10000, None
+        self.directory, self.port, self.process = directory, free_port(), None
         run("crucible-downstairs", "create", "-d", directory, "-u", uuid.uuid4(), "--block-size", 4096,
             "--extent-size", 256, "--extent-count", extents, *(["--encrypted"] if encrypted else []))
 
