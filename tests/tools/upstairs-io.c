@@ -1,36 +1,45 @@
 /* upstairs-io: a volume on three downstairs from the command line, by the public header of libupstairs only.
  *
- * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE [--key FILE] COMMAND...
+ * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE [--key FILE]
+ *                    [--leave-after MS] [--wait-for-named MS] [--flush-interval MS] COMMAND...
  *   read OFFSET LENGTH          to standard output
- *   write OFFSET                from standard input
+ *   write OFFSET                from standard input, at most UPSTAIRS_REQUEST_MAX bytes, then a flush
  *   flush
  *   fill SEED BYTES             pseudo-random bytes from the beginning on, eight requests at a time, then a flush
  *   verify SEED BYTES           the same bytes are read and compared
  *   bench read|write DEPTH SECONDS LENGTH
+ *   check FILE SEED DEPTH SECONDS
+ *                               writes, reads and flushes that overlap; then every block is read. FILE says what
+ *                               each may hold (block-check.h), over all runs. SIGTERM ends the load early
+ *   idle SECONDS                does nothing, as a client that has nothing to do
  *   status
  *   wait                        until all three slots are active
- * The record lies in FILE and is made by the first start. Exit status 0 if everything was done and was right.
+ * The record lies in FILE and is made by the first start. Exit status 0 if everything was done and was right, 1 if
+ * something failed, 3 if `check` read what it must not.
  */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "block-check.h"
 #include "client.h"
 #include "integrity.h"
 #include "list.h"
 
-enum { DEPTH_MAX = 256, HISTORY_SIZE = 256 << 20 };
+enum { DEPTH_MAX = 256, HISTORY_SIZE = 256 << 20, STATUS_WRONG = 3 };
 
 struct slot_of_work {
 	struct client_request request;
 	struct io *io;
 	uint64_t started;
+	struct block_check_read seen; /* of a read of `check` */
 };
 
 struct io {
@@ -48,6 +57,11 @@ struct io {
 	enum upstairs_operation operation;
 	uint64_t next, end, length, until, done, seed, nanoseconds;
 	bool is_random, verifies, flushes, waits;
+	/* `check` */
+	struct block_check *check;
+	uv_signal_t asked_to_stop;
+	bool reads_back;
+	uint64_t block_size, counts[3]; /* by operation */
 };
 
 /* The record, a line of text */
@@ -133,6 +147,7 @@ static void end(struct io *io)
 }
 
 static void next(struct slot_of_work *slot);
+static void take_checked(struct slot_of_work *slot);
 
 static void on_done(struct client_request *request, int error)
 {
@@ -143,7 +158,8 @@ static void on_done(struct client_request *request, int error)
 	io->nanoseconds += uv_hrtime() - slot->started;
 	if (error) {
 		fprintf(stderr, "upstairs-io: at %" PRIu64 ": %s\n", request->offset, strerror(-error));
-		io->status = 1;
+		if (!io->status)
+			io->status = 1;
 	}
 	if (io->verifies && !error) {
 		uint8_t *wanted = malloc(request->length);
@@ -154,7 +170,9 @@ static void on_done(struct client_request *request, int error)
 		}
 		free(wanted);
 	}
-	if (request->operation == UPSTAIRS_READ && !io->verifies && io->until == 0 && !error)
+	if (io->check && !error)
+		take_checked(slot);
+	if (request->operation == UPSTAIRS_READ && !io->verifies && !io->check && io->until == 0 && !error)
 		fwrite(request->buffer, 1, request->length, stdout);
 	next(slot);
 }
@@ -170,9 +188,74 @@ static void submit(struct slot_of_work *slot, enum upstairs_operation operation,
 	client_submit(slot->io->client, &slot->request);
 }
 
+/* A request of `check` has been done. */
+static void take_checked(struct slot_of_work *slot)
+{
+	const struct client_request *request = &slot->request;
+	struct io *io = slot->io;
+	uint64_t start = request->offset / io->block_size, count = request->length / io->block_size;
+	io->counts[request->operation]++;
+	if (request->operation == UPSTAIRS_WRITE)
+		block_check_written(io->check, start, count);
+	else if (request->operation == UPSTAIRS_READ &&
+		block_check_end_read(io->check, start, count, request->buffer, &slot->seen) > 0)
+		io->status = STATUS_WRONG;
+}
+
+static void submit_checked(struct slot_of_work *slot, bool writes, uint64_t start, uint64_t count)
+{
+	struct io *io = slot->io;
+	/* a block that is being written is read instead */
+	writes = writes && block_check_write(io->check, start, count, slot->request.buffer);
+	if (!writes)
+		block_check_begin_read(io->check, start, count, &slot->seen);
+	submit(slot, writes ? UPSTAIRS_WRITE : UPSTAIRS_READ, start * io->block_size, count * io->block_size);
+}
+
+/* Half writes and half reads, mostly short, a quarter of them among few blocks, and some flushes. */
+static void submit_any(struct slot_of_work *slot)
+{
+	enum { FEW_BLOCKS = 64, SHORT = 16 };
+	struct io *io = slot->io;
+	uint64_t dice = mix(io->seed * UINT64_C(0x9e3779b97f4a7c15) + io->next++), blocks = io->end / io->block_size;
+	uint64_t start = (dice >> 32) % (dice % 4 == 0 && blocks > FEW_BLOCKS ? FEW_BLOCKS : blocks);
+	uint64_t count = 1 + (dice >> 16) % ((dice >> 8) % 32 == 0 ? BLOCK_CHECK_MAX : SHORT);
+	if (count > blocks - start)
+		count = blocks - start;
+	if ((dice >> 24) % 64 == 0)
+		submit(slot, UPSTAIRS_FLUSH, 0, 0);
+	else
+		submit_checked(slot, (dice >> 13) % 2, start, count);
+}
+
+static void next_checked(struct slot_of_work *slot)
+{
+	struct io *io = slot->io;
+	if (io->status == 0 && uv_hrtime() < io->until) {
+		submit_any(slot);
+	} else if (io->status == 0 && io->reads_back && io->next < io->end) {
+		uint64_t start = io->next / io->block_size, count = (io->end - io->next) / io->block_size;
+		if (count > BLOCK_CHECK_MAX)
+			count = BLOCK_CHECK_MAX;
+		io->next += count * io->block_size;
+		submit_checked(slot, false, start, count);
+	} else if (io->in_flight == 0 && io->status == 0 && !io->reads_back) {
+		io->reads_back = true;
+		io->next = 0;
+		io->until = 0;
+		submit(slot, UPSTAIRS_FLUSH, 0, 0);
+	} else if (io->in_flight == 0) {
+		end(io);
+	}
+}
+
 static void next(struct slot_of_work *slot)
 {
 	struct io *io = slot->io;
+	if (io->check) {
+		next_checked(slot);
+		return;
+	}
 	bool is_over = io->status || (io->until ? uv_hrtime() >= io->until : io->next >= io->end);
 	if (!is_over) {
 		uint64_t offset = io->next;
@@ -191,7 +274,7 @@ static void next(struct slot_of_work *slot)
 	}
 }
 
-static void run(struct io *io, unsigned depth)
+static struct slot_of_work *prepare(struct io *io, unsigned depth)
 {
 	io->depth = depth;
 	for (unsigned i = 0; i < depth; i++) {
@@ -199,6 +282,12 @@ static void run(struct io *io, unsigned depth)
 		io->slots[i].request.buffer = aligned_alloc(4096, UPSTAIRS_REQUEST_MAX);
 		memset(io->slots[i].request.buffer, 7, UPSTAIRS_REQUEST_MAX);
 	}
+	return io->slots;
+}
+
+static void run(struct io *io, unsigned depth)
+{
+	prepare(io, depth);
 	io->in_flight++; /* so that none of them ends it while others have not begun */
 	for (unsigned i = 0; i < depth; i++)
 		next(&io->slots[i]);
@@ -210,6 +299,48 @@ static void run(struct io *io, unsigned depth)
 static uint64_t number(const struct io *io, int word)
 {
 	return word < io->word_count ? strtoull(io->words[word], NULL, 0) : 0;
+}
+
+static void begin_write(struct io *io)
+{
+	io->operation = UPSTAIRS_WRITE;
+	io->flushes = true;
+	io->seed = 0; /* the bytes are there */
+	struct slot_of_work *slot = prepare(io, 1);
+	io->next = number(io, 1);
+	io->length = fread(slot->request.buffer, 1, UPSTAIRS_REQUEST_MAX, stdin);
+	io->end = io->next + io->length;
+	next(slot);
+}
+
+static void on_asked_to_stop(uv_signal_t *signal, int number)
+{
+	struct io *io = signal->data;
+	(void)number;
+	io->until = 0;
+}
+
+static void begin_check(struct io *io, uint64_t block_size, uint64_t block_count)
+{
+	unsigned depth = (unsigned)number(io, 3);
+	io->block_size = block_size;
+	io->seed = number(io, 2);
+	io->end = block_size * block_count;
+	io->until = uv_hrtime() + (uint64_t)(strtod(io->words[4], NULL) * 1e9);
+	io->check = block_check_open(io->words[1], block_size, block_count);
+	if (!io->check) {
+		fprintf(stderr, "upstairs-io: %s: does not fit this volume, or cannot be made\n", io->words[1]);
+		io->status = 1;
+		end(io);
+		return;
+	}
+	uv_signal_start(&io->asked_to_stop, on_asked_to_stop, SIGTERM);
+	run(io, depth);
+}
+
+static void on_idle(uv_timer_t *timer)
+{
+	end(timer->data);
 }
 
 static void begin(struct io *io)
@@ -241,6 +372,13 @@ static void begin(struct io *io)
 		io->is_random = io->length < (1 << 20);
 		io->seed = 1;
 		run(io, (unsigned)number(io, 2));
+	} else if (strcmp(what, "write") == 0) {
+		begin_write(io);
+	} else if (strcmp(what, "check") == 0) {
+		begin_check(io, block_size, block_count);
+	} else if (strcmp(what, "idle") == 0) {
+		io->until = uv_hrtime() + number(io, 1) * UINT64_C(1000000000);
+		uv_timer_start(&io->checks, on_idle, number(io, 1) * 1000, 0);
 	} else if (strcmp(what, "wait") == 0) {
 		io->waits = true;
 	} else if (strcmp(what, "flush") == 0) {
@@ -265,6 +403,7 @@ static void on_closed(void *context)
 	struct io *io = context;
 	uv_close((uv_handle_t *)&io->stored, NULL);
 	uv_close((uv_handle_t *)&io->checks, NULL);
+	uv_close((uv_handle_t *)&io->asked_to_stop, NULL);
 }
 
 static void on_check(uv_timer_t *timer)
@@ -284,7 +423,11 @@ static void changed(void *context)
 	struct io *io = context;
 	const struct upstairs *core = client_core(io->client);
 	switch (upstairs_state(core)) {
+	case UPSTAIRS_PAUSED:
+		fprintf(stderr, "upstairs-io: paused\n");
+		break;
 	case UPSTAIRS_SERVING:
+		fprintf(stderr, "upstairs-io: serving\n");
 		if (!io->has_begun) {
 			io->has_begun = true;
 			if (strcmp(io->words[0], "status") == 0)
@@ -296,7 +439,8 @@ static void changed(void *context)
 		break;
 	case UPSTAIRS_REFUSED:
 	case UPSTAIRS_FENCED:
-		io->status = 1;
+		if (!io->status)
+			io->status = 1;
 		/* fall through */
 	case UPSTAIRS_RELEASED:
 		client_close(io->client);
@@ -345,6 +489,9 @@ int main(int argc, char **argv)
 		{ "generation", required_argument, NULL, 'g' },
 		{ "record", required_argument, NULL, 'r' },
 		{ "key", required_argument, NULL, 'k' },
+		{ "leave-after", required_argument, NULL, 'l' },
+		{ "wait-for-named", required_argument, NULL, 'w' },
+		{ "flush-interval", required_argument, NULL, 'f' },
 		{ 0 },
 	};
 	static struct io io;
@@ -360,6 +507,12 @@ int main(int argc, char **argv)
 			options.key = key;
 		else if (option == 'r')
 			io.record_path = optarg;
+		else if (option == 'l')
+			options.leave_after = strtoull(optarg, NULL, 0);
+		else if (option == 'w')
+			options.wait_for_named = strtoull(optarg, NULL, 0);
+		else if (option == 'f')
+			options.flush_interval = strtoull(optarg, NULL, 0);
 		else
 			return 64;
 	}
@@ -382,7 +535,8 @@ int main(int argc, char **argv)
 	uv_loop_init(&io.loop);
 	uv_timer_init(&io.loop, &io.stored);
 	uv_timer_init(&io.loop, &io.checks);
-	io.stored.data = io.checks.data = &io;
+	uv_signal_init(&io.loop, &io.asked_to_stop);
+	io.stored.data = io.checks.data = io.asked_to_stop.data = &io;
 	uint64_t started = uv_hrtime();
 	io.client = client_open(&io.loop, &options, &user);
 	if (!io.client)
@@ -391,10 +545,14 @@ int main(int argc, char **argv)
 	uv_run(&io.loop, UV_RUN_DEFAULT);
 	uv_loop_close(&io.loop);
 	free(options.history);
+	block_check_close(io.check);
 	for (unsigned i = 0; i < io.depth; i++)
 		free(io.slots[i].request.buffer);
 	double seconds = (double)(uv_hrtime() - started) / 1e9;
-	if (io.until)
+	if (io.check)
+		printf("%" PRIu64 " writes, %" PRIu64 " reads, %" PRIu64 " flushes\n", io.counts[UPSTAIRS_WRITE],
+			io.counts[UPSTAIRS_READ], io.counts[UPSTAIRS_FLUSH]);
+	else if (io.until && io.done)
 		printf("%.0f requests a second, %.1f us each\n", (double)io.done / (double)number(&io, 3),
 			(double)io.nanoseconds / 1e3 / (double)io.done);
 	fprintf(stderr, "upstairs-io: %s, %" PRIu64 " requests in %.2f s\n", io.status ? "failed" : "done", io.done, seconds);
