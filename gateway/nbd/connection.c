@@ -25,7 +25,7 @@
 
 enum {
 	READS_PER_TURN = 4,
-	STREAM_MIN = 4,
+	EAGERNESS_MAX = 8,
 	LONE_MIN = 64, /* so many in a row come from a client that waits for each reply */
 	HANDSHAKE_RECEIVE_SIZE = 4 << 10,
 	BULK_WINDOW = 4 << 10, /* read behind a large payload: what is more would have to be copied */
@@ -386,13 +386,25 @@ static void take_input(struct nbd_connection *connection)
 	}
 }
 
-/* Has more come while the replies were made? After several requests at once that is likely, and reading
- * it now costs less than another turn of the loop. */
+/* Has more come while the replies were made? Reading it now costs less than another turn of the loop, looking
+ * for it in vain more than nothing. So the past decides: each round that found something raises the eagerness, each
+ * that did not lowers it, and several requests in the first round of a turn, which is what a deep queue looks like,
+ * give it a new chance. A client that waits for each reply is never looked for here. */
+static void learn_from_round(struct nbd_connection *connection, bool is_first)
+{
+	if (is_first && connection->round_requests > 1 && connection->eagerness == 0)
+		connection->eagerness = 1;
+	else if (!is_first && connection->round_requests > 0 && connection->eagerness < EAGERNESS_MAX)
+		connection->eagerness++;
+	else if (!is_first && connection->round_requests == 0)
+		connection->eagerness--;
+}
+
 static bool goes_on(struct nbd_connection *connection)
 {
 	return connection->phase == PHASE_TRANSMISSION && connection->request_count == 0 &&
-		connection->round_requests >= STREAM_MIN && connection->turn_requests < REQUESTS_PER_TURN &&
-		takes_input(connection);
+		connection->round_requests > 0 && connection->eagerness > 0 &&
+		connection->turn_requests < REQUESTS_PER_TURN && takes_input(connection);
 }
 
 void connection_turn(struct nbd_connection *connection)
@@ -400,14 +412,15 @@ void connection_turn(struct nbd_connection *connection)
 	connection->in_turn = true;
 	bool had_requests = connection->request_count > 0;
 	connection->turn_requests = 0;
-	do {
+	for (bool is_first = true; is_first || goes_on(connection); is_first = false) {
 		connection->round_requests = 0;
 		take_input(connection);
 		had_requests = had_requests || connection->request_count > 0;
 		transmission_count_answers(connection);
 		if (connection->phase != PHASE_CLOSED)
 			send_replies(connection);
-	} while (goes_on(connection));
+		learn_from_round(connection, is_first);
+	}
 	if (connection->phase != PHASE_CLOSED)
 		close_if_finished(connection);
 	if (had_requests && connection->request_count == 0 &&

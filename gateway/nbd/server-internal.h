@@ -125,6 +125,7 @@ struct nbd_connection {
 	bool waits_for_output; /* too many handshake replies are unsent */
 	unsigned turn_requests, round_requests; /* taken in this turn, and in this round of it */
 	uint64_t round_time; /* ns, when the first of the round was */
+	unsigned eagerness;     /* how well looking for more in the same turn has paid lately */
 	unsigned lone_requests; /* how many in a row were the only one in flight */
 	bool bulk;            /* the last request had a large payload */
 	struct payload payload;

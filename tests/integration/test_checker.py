@@ -102,7 +102,7 @@ MUTANTS = {
         "nbd/transmission.c", "	memcpy(request->buffer, payload, n);",
         "	memcpy(request->buffer, payload, n > 512 ? n - 512 : n);", ["--max", "256K"]),
     "holes-hide-data": (
-        "backend/file.c", "		: align_down((uint64_t)data, file->base.geometry.block_min);",
+        "backend/file-requests.c", "		: align_down((uint64_t)data, file->base.geometry.block_min);",
         "		: align_up((uint64_t)data, 65536);", ["--max", "512K"]),
     "zeroes-end-a-block-early": (
         "nbd/transmission.c", "	submit(request, BACKEND_ZERO, NULL);",
