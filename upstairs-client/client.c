@@ -135,6 +135,12 @@ static int environment_take_data(void *context, struct upstairs_request *core, c
 	return integrity_take(client->integrity, response, request->buffer);
 }
 
+static int environment_check_block(void *context, const struct crucible_read_context *block_context, const void *data)
+{
+	const struct client *client = context;
+	return integrity_check(client->integrity, block_context, data);
+}
+
 static void environment_seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
 {
 	const struct client *client = context;
@@ -218,6 +224,7 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 		.send = environment_send,
 		.store_record = environment_store,
 		.take_data = environment_take_data,
+		.check_block = environment_check_block,
 		.seal_zeros = environment_seal_zeros,
 		.complete = environment_complete,
 		.report = environment_report,

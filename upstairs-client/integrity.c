@@ -11,6 +11,7 @@ struct integrity {
 	size_t block_size;
 	gcry_cipher_hd_t cipher; /* NULL: plain */
 	XXH64_state_t *hash;
+	uint8_t *scratch; /* block_size */
 };
 
 static uint64_t hash_of(const struct integrity *integrity, const struct crucible_encryption *encryption,
@@ -103,6 +104,11 @@ static int take_block(const struct integrity *integrity, const struct crucible_r
 	return is_good ? 0 : -EBADMSG;
 }
 
+int integrity_check(struct integrity *integrity, const struct crucible_read_context *context, const void *block)
+{
+	return take_block(integrity, context, block, integrity->scratch);
+}
+
 int integrity_take(struct integrity *integrity, const struct crucible_message *response, void *buffer)
 {
 	struct crucible_read_contexts rest = response->read_response.contexts;
@@ -164,7 +170,8 @@ struct integrity *integrity_open(const void *key, size_t block_size)
 		return NULL;
 	integrity->block_size = block_size;
 	integrity->hash = XXH64_createState();
-	if (!integrity->hash || (key && !set_key(integrity, key))) {
+	integrity->scratch = malloc(block_size);
+	if (!integrity->hash || !integrity->scratch || (key && !set_key(integrity, key))) {
 		integrity_close(integrity);
 		return NULL;
 	}
@@ -177,5 +184,6 @@ void integrity_close(struct integrity *integrity)
 		return;
 	gcry_cipher_close(integrity->cipher);
 	XXH64_freeState(integrity->hash);
+	free(integrity->scratch);
 	free(integrity);
 }

@@ -101,6 +101,12 @@ static int take_data(void *context, struct upstairs_request *core, const struct 
 	return status;
 }
 
+static int check_block(void *context, const struct crucible_read_context *block_context, const void *data)
+{
+	(void)context;
+	return integrity_check(hashes(), block_context, data);
+}
+
 static void seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
 {
 	(void)context;
@@ -271,6 +277,7 @@ static void start(struct host *host, struct world *world, bool resumes)
 		.send = send_message,
 		.store_record = store_record,
 		.take_data = take_data,
+		.check_block = check_block,
 		.seal_zeros = seal_zeros,
 		.complete = complete,
 		.report = report,

@@ -70,16 +70,17 @@ static void load_record(struct io *io)
 {
 	FILE *file = fopen(io->record_path, "r");
 	struct upstairs_record *record = &io->record;
-	int released, in_sync[3];
+	int released, in_sync[3], full_copy[3];
 	char ids[3][33];
 	if (!file)
 		return;
-	if (fscanf(file, "%d %" SCNu64 " %d %d %d %32s %32s %32s", &released, &record->stamped, &in_sync[0], &in_sync[1],
-			&in_sync[2], ids[0], ids[1], ids[2]) == 8) {
+	if (fscanf(file, "%d %" SCNu64 " %d %d %d %32s %32s %32s %d %d %d", &released, &record->stamped, &in_sync[0],
+			&in_sync[1], &in_sync[2], ids[0], ids[1], ids[2], &full_copy[0], &full_copy[1], &full_copy[2]) == 11) {
 		record->exists = true;
 		record->released = released;
 		for (unsigned i = 0; i < 3; i++) {
 			record->in_sync[i] = in_sync[i];
+			record->full_copy[i] = full_copy[i];
 			for (unsigned k = 0; k < 16; k++)
 				sscanf(ids[i] + 2 * k, "%2hhx", &record->regions[i].bytes[k]);
 		}
@@ -101,7 +102,7 @@ static bool write_record(const struct io *io, const struct upstairs_record *reco
 		for (unsigned k = 0; k < 16; k++)
 			fprintf(file, "%02x", record->regions[i].bytes[k]);
 	}
-	fputc('\n', file);
+	fprintf(file, " %d %d %d\n", record->full_copy[0], record->full_copy[1], record->full_copy[2]);
 	bool written = fflush(file) == 0 && fsync(fileno(file)) == 0;
 	return fclose(file) == 0 && written && rename(path, io->record_path) == 0;
 }

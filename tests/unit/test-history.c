@@ -51,12 +51,14 @@ static void a_later_process_finds_the_same(void **state)
 	for (uint8_t i = 1; i <= 9; i++)
 		add(i, 2, i);
 	history_trim(&history, 4);
-	history_slot(&history, 1)->place = 5;
+	history_set_slot(&history, 1, &(struct history_slot){ .place = 5, .must_show = 3, .lies = 1 });
 	history_set_flush_number(&history, 77);
 	assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), 0);
 	assert_int_equal(history_begin(&later), 4);
 	assert_int_equal(history_end(&later), 10);
 	assert_int_equal(history_slot(&later, 1)->place, 5);
+	assert_int_equal(history_slot(&later, 1)->must_show, 3);
+	assert_int_equal(history_slot(&later, 1)->lies, 1);
 	assert_int_equal(history_flush_number(&later), 77);
 	assert_int_equal(history_newest(&later)->start, 9);
 }

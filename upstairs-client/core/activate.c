@@ -6,7 +6,6 @@
  * generation is on their disks, and the record is stored. Only then is anything answered.
  */
 #include <string.h>
-#include <xxhash.h>
 
 #include "core/core-internal.h"
 
@@ -29,75 +28,49 @@ void activate_again(struct upstairs *upstairs)
 
 /* The fence */
 
-static struct crucible_block_context context_of(const struct crucible_read_context *read, const void *data,
-	size_t size)
+/* Reads the block from the next slot of the activation that was not asked for it. False if there is none. */
+static bool fence_ask(struct upstairs *upstairs)
 {
-	struct crucible_block_context context = {
-		.hash = read->hash,
-		.is_encrypted = read->kind == CRUCIBLE_BLOCK_ENCRYPTED,
-		.encryption = read->encryption,
-	};
-	if (context.is_encrypted) {
-		XXH64_state_t *state = XXH64_createState();
-		XXH64_reset(state, 0);
-		XXH64_update(state, &read->encryption, sizeof read->encryption);
-		XXH64_update(state, data, size);
-		context.hash = XXH64_digest(state);
-		XXH64_freeState(state);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (!upstairs->in_activation[i] || upstairs->fence_asked[i])
+			continue;
+		struct job *job = job_new(upstairs, JOB_READ, upstairs->fence_block, 1);
+		if (!job) {
+			slot_doom(upstairs, i, "out of memory");
+			return true;
+		}
+		upstairs->fence_asked[i] = true;
+		upstairs->fence_job = job->id;
+		job_send(upstairs, job, i);
+		return true;
 	}
-	return context;
+	return false;
 }
 
-static void fence_read(struct upstairs *upstairs)
+static void fence_begin(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->in_activation[i])
 			upstairs->slots[i].phase = SLOT_JOINING;
+		upstairs->fence_asked[i] = false;
 	}
-	struct job *job = job_new(upstairs, JOB_READ, 0, 1);
-	if (!job)
-		return; /* the next tick tries again */
 	upstairs->fence = FENCE_READ;
-	upstairs->fence_job = job->id;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (upstairs->in_activation[i]) {
-			job_send(upstairs, job, i);
-			return;
-		}
-	}
+	upstairs->fence_block = 0;
+	fence_ask(upstairs);
 }
 
-bool activate_fill(struct upstairs *upstairs, struct history_entry *entry, const struct crucible_message *message)
+/* The block is damaged there: on another slot it is not, or another block of the extent is good. */
+static void fence_ask_on(struct upstairs *upstairs, unsigned index)
 {
-	struct crucible_read_contexts rest = message->read_response.contexts;
-	struct crucible_read_context read;
-	size_t size = upstairs->region.block_size;
-	if (!crucible_next_read_context(&rest, &read))
-		return false;
-	if (read.kind == CRUCIBLE_BLOCK_EMPTY) {
-		memset(history_data(entry), 0, size);
-		upstairs->environment.seal_zeros(
-			upstairs->environment.context, history_data(entry), history_contexts(entry));
-		return true;
-	}
-	memcpy(history_data(entry), message->read_response.data.bytes, size);
-	*history_contexts(entry) = context_of(&read, history_data(entry), size);
-	/* a write with a wrong hash would wedge the downstairs for good (trap T1) */
-	return (read.kind == CRUCIBLE_BLOCK_ENCRYPTED) == upstairs->options.encrypted &&
-		(upstairs->options.encrypted || read.hash == XXH64(history_data(entry), size, 0));
-}
-
-struct history_entry *activate_spare_entry(struct upstairs *upstairs, uint64_t block)
-{
-	struct history_entry *entry = upstairs->spare_entry;
-	size_t size = sizeof *entry + sizeof(struct crucible_block_context) + upstairs->region.block_size;
-	if (!entry)
-		upstairs->spare_entry = entry = core_allocate(upstairs, size);
-	if (entry)
-		*entry = (struct history_entry){
-			.number = history_end(&upstairs->history), .size = size, .start = block, .count = 1
-		};
-	return entry;
+	if (upstairs->fence_block == 0)
+		core_report(upstairs, index, "block 0 is damaged");
+	if (fence_ask(upstairs))
+		return;
+	memset(upstairs->fence_asked, 0, sizeof upstairs->fence_asked);
+	if (++upstairs->fence_block == upstairs->region.extent_size)
+		core_refuse(upstairs, "no block of the first extent can be read: all are damaged, or the key is another one");
+	else
+		fence_ask(upstairs);
 }
 
 /* Room for the fence: in the history or, as its slots may be the very ones that keep that full, beside it. The fence
@@ -105,23 +78,28 @@ struct history_entry *activate_spare_entry(struct upstairs *upstairs, uint64_t b
 static struct history_entry *fence_entry(struct upstairs *upstairs)
 {
 	jobs_trim(upstairs);
-	struct history_entry *entry = history_reserve(&upstairs->history, 0, 1);
-	return entry ? entry : activate_spare_entry(upstairs, 0);
+	struct history_entry *entry = history_reserve(&upstairs->history, upstairs->fence_block, 1);
+	return entry ? entry : block_entry(upstairs, upstairs->fence_block);
 }
 
 void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message)
 {
+	struct read_blocks blocks;
+	struct read_block block;
+	job_free(upstairs, job);
+	if (message)
+		blocks = blocks_of(message);
+	if (!message || !block_next(upstairs, &blocks, &block) || !block_is_good(upstairs, &block)) {
+		fence_ask_on(upstairs, index);
+		return;
+	}
 	struct history_entry *entry = fence_entry(upstairs);
 	if (!entry) {
 		slot_drop(upstairs, index, "out of memory");
 		return;
 	}
-	if (!message || !activate_fill(upstairs, entry, message)) {
-		slot_fail(upstairs, index, "the first block cannot be read");
-		return;
-	}
-	job_free(upstairs, job);
+	block_fill(upstairs, entry, &block);
 	upstairs->fence = FENCE_WRITE;
 	struct job *write = jobs_write(upstairs, entry, NULL);
 	struct job *flush = write ? jobs_flush(upstairs, NULL) : NULL;
@@ -143,6 +121,7 @@ static void fence_advance(struct upstairs *upstairs)
 		if (upstairs->in_activation[i] && flush->states[i] != JOB_DONE)
 			return;
 		record.in_sync[i] = upstairs->in_activation[i];
+		record.full_copy[i] = !upstairs->in_activation[i] && upstairs->slots[i].lies;
 	}
 	upstairs->fence_covers = flush->covers;
 	record.stamped = upstairs->generation;
@@ -151,115 +130,171 @@ static void fence_advance(struct upstairs *upstairs)
 	core_store(upstairs, &record);
 }
 
-/* The record is stored. From here on, and not before, the history has places: it is what a start under this claim
- * goes by. */
+/* The record is stored. From here on, and not before, the history has places, all of them at once: they are what a
+ * start under this claim goes by. */
 static void serve(struct upstairs *upstairs)
 {
+	struct history_slot kept[UPSTAIRS_SLOTS];
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		struct history_slot *kept = history_slot(&upstairs->history, i);
+		kept[i] = *history_slot(&upstairs->history, i);
 		if (upstairs->in_activation[i]) {
+			kept[i] = (struct history_slot){ .place = upstairs->fence_covers, .must_show = upstairs->generation };
 			upstairs->slots[i].phase = SLOT_COUNTED;
-			kept->must_show = upstairs->generation;
-			kept->place = upstairs->fence_covers;
+			upstairs->slots[i].lies = false; /* if it did, it has been copied as a whole */
 		} else if (!upstairs->resumes) {
-			kept->place = 0; /* it comes back later, and not by what was before this start */
+			kept[i].place = 0; /* it comes back later, and not by what was before this start */
 		}
 		upstairs->in_activation[i] = false;
 	}
+	history_set_slots(&upstairs->history, kept);
 	upstairs->fence = FENCE_NONE;
 	upstairs->resumes = false;
 	core_set_state(upstairs, UPSTAIRS_SERVING);
 	jobs_try_answers(upstairs);
 }
 
-/* With a history */
-
-static void resume(struct upstairs *upstairs)
-{
-	unsigned ready = 0, named = 0;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		struct slot *slot = &upstairs->slots[i];
-		named += slot->is_named;
-		if (slot->phase == SLOT_PRESENT && slot->is_named && replay_is_possible(upstairs, i) &&
-			!replay_begin(upstairs, i))
-			slot_drop(upstairs, i, "out of memory");
-		ready += slot->phase == SLOT_JOINING;
-	}
-	bool waited = upstairs->now - upstairs->activation_began >= upstairs->options.wait_for_named;
-	if (ready < 2 || (ready < named && !waited))
-		return;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
-		upstairs->in_activation[i] = upstairs->slots[i].phase == SLOT_JOINING;
-	fence_read(upstairs);
-}
-
-/* Without one */
+/* Who takes part */
 
 static unsigned count(const bool which[UPSTAIRS_SLOTS])
 {
 	return (unsigned)which[0] + which[1] + which[2];
 }
 
-/* The sources, and whether they and the present slots are enough (design 6.8). */
-static bool choose(struct upstairs *upstairs, bool is_source[UPSTAIRS_SLOTS])
+/* Named, and nothing says that its numbers prove nothing. */
+static bool is_trusted(const struct upstairs *upstairs, unsigned index)
 {
-	const struct upstairs_record *record = &upstairs->record;
-	bool present[UPSTAIRS_SLOTS], old[UPSTAIRS_SLOTS], missing = false;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		present[i] = upstairs->slots[i].phase == SLOT_PRESENT && !upstairs->slots[i].lies;
-		is_source[i] = present[i] && (!record->exists ||
-			(record->in_sync[i] && upstairs->slots[i].shown >= record->stamped));
-		old[i] = present[i] && record->exists && record->in_sync[i] && !is_source[i];
-		missing = missing || (!present[i] && (record->in_sync[i] || !record->exists));
-	}
-	if (!record->exists)
-		return count(present) == UPSTAIRS_SLOTS;
-	bool waited = upstairs->now - upstairs->activation_began >= upstairs->options.wait_for_named;
-	if (missing && !waited)
-		return false;
-	if (count(is_source) == 0 && count(old) > 0 && !missing) {
-		core_refuse(upstairs, "the regions are older than the claim: restored from a backup, or wiped?");
-		return false;
-	}
-	return count(is_source) >= (count(record->in_sync) == UPSTAIRS_SLOTS ? 2 : 1) && count(present) >= 2;
+	return upstairs->record.in_sync[index] && !upstairs->slots[index].lies;
 }
 
-/* Sources only; beside a single one another slot, onto which everything is mended. */
+/* How many sources a start needs (design 6.8). */
+static unsigned needed(const struct upstairs *upstairs)
+{
+	unsigned trusted = 0; /* none without a record: all three are there then */
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		trusted += is_trusted(upstairs, i);
+	return trusted == UPSTAIRS_SLOTS ? 2 : 1;
+}
+
+static bool has_waited(const struct upstairs *upstairs)
+{
+	return upstairs->now - upstairs->activation_began >= upstairs->options.wait_for_named;
+}
+
+/* A slot that is there but no source, rather one that has not lied: everything is mended onto it. UPSTAIRS_SLOTS if
+ * there is none. */
+static unsigned partner(const struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
+{
+	unsigned found = UPSTAIRS_SLOTS;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (!is_source[i] && slot->phase == SLOT_PRESENT && (found == UPSTAIRS_SLOTS || !slot->lies))
+			found = i;
+	}
+	return found;
+}
+
+/* Sources only; beside a single one another slot. */
 static void form(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
 {
-	unsigned members = 0;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		upstairs->in_activation[i] = is_source[i];
-		members += is_source[i];
-	}
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS && members < 2; i++) {
-		if (!is_source[i] && upstairs->slots[i].phase == SLOT_PRESENT && !upstairs->slots[i].lies) {
-			upstairs->in_activation[i] = true;
-			members++;
-		}
-	}
+	memcpy(upstairs->in_activation, is_source, sizeof upstairs->in_activation);
+	if (count(is_source) == 1)
+		upstairs->in_activation[partner(upstairs, is_source)] = true;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->in_activation[i])
 			upstairs->slots[i].phase = SLOT_MENDING;
 	}
+	int status = mend_begin(upstairs, is_source);
+	if (status < 0)
+		activate_again(upstairs);
+	else if (status == 1)
+		fence_begin(upstairs);
+}
+
+/* With a history */
+
+/* The named slots replay what they lack, and need no mend. If there is but one that can, because the others are gone
+ * or have lied, it is the source for another slot: it holds everything that was acknowledged. */
+static void resume(struct upstairs *upstairs)
+{
+	bool is_ready[UPSTAIRS_SLOTS];
+	unsigned trusted = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		struct slot *slot = &upstairs->slots[i];
+		trusted += is_trusted(upstairs, i);
+		if (slot->phase == SLOT_PRESENT && slot->is_named && replay_is_possible(upstairs, i) &&
+			!replay_begin(upstairs, i))
+			slot_drop(upstairs, i, "out of memory");
+		is_ready[i] = slot->phase == SLOT_JOINING;
+	}
+	unsigned ready = count(is_ready);
+	if (ready < needed(upstairs) || (ready < trusted && !has_waited(upstairs)))
+		return;
+	if (ready >= 2) {
+		memcpy(upstairs->in_activation, is_ready, sizeof is_ready);
+		fence_begin(upstairs);
+	} else if (partner(upstairs, is_ready) != UPSTAIRS_SLOTS) {
+		form(upstairs, is_ready);
+	}
+}
+
+/* Without one */
+
+/* The sources, and whether they and the present slots are enough (design 6.8). */
+static bool choose(struct upstairs *upstairs, bool is_source[UPSTAIRS_SLOTS])
+{
+	const struct upstairs_record *record = &upstairs->record;
+	bool is_old[UPSTAIRS_SLOTS], is_missing = false, names_one = false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		bool is_present = slot->phase == SLOT_PRESENT, may = record->exists ? is_trusted(upstairs, i) : !slot->lies;
+		is_source[i] = is_present && may && slot->shown >= record->stamped;
+		is_old[i] = is_present && may && !is_source[i];
+		is_missing = is_missing || (!is_present && (may || !record->exists));
+		names_one = names_one || may;
+	}
+	if (!names_one) {
+		core_refuse(upstairs, "no copy is known to be whole: flushes have failed on every one that was in sync");
+		return false;
+	}
+	if (!record->exists && is_missing)
+		return false; /* nothing says which of them hold something: all three have to be there */
+	if (is_missing && !has_waited(upstairs))
+		return false;
+	if (count(is_source) == 0 && count(is_old) > 0 && !is_missing) {
+		core_refuse(upstairs, "the regions are older than the claim: restored from a backup, or wiped?");
+		return false;
+	}
+	if (count(is_source) < needed(upstairs) ||
+		(count(is_source) < 2 && partner(upstairs, is_source) == UPSTAIRS_SLOTS))
+		return false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (is_old[i])
+			slot_lies(upstairs, i); /* rolled back or wiped: it is no copy, whatever its numbers say */
+	}
+	return true;
 }
 
 static void begin(struct upstairs *upstairs)
 {
 	bool is_source[UPSTAIRS_SLOTS];
-	if (!choose(upstairs, is_source))
-		return;
-	form(upstairs, is_source);
-	int status = mend_begin(upstairs, is_source);
-	if (status < 0)
-		activate_again(upstairs);
-	else if (status == 1)
-		fence_read(upstairs);
+	if (choose(upstairs, is_source))
+		form(upstairs, is_source);
 }
 
 static bool has_begun(const struct upstairs *upstairs)
 {
 	return count(upstairs->in_activation) > 0;
+}
+
+/* A single source is copied as a whole, which takes long; meanwhile a slot that need not be copied has come. */
+static bool is_needless(const struct upstairs *upstairs)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS && mend_has_one_source(upstairs); i++) {
+		if (!upstairs->in_activation[i] && upstairs->slots[i].phase == SLOT_PRESENT && is_trusted(upstairs, i) &&
+			upstairs->slots[i].shown >= upstairs->record.stamped)
+			return true;
+	}
+	return false;
 }
 
 void activate_advance(struct upstairs *upstairs)
@@ -268,12 +303,16 @@ void activate_advance(struct upstairs *upstairs)
 		return;
 	if (upstairs->fence == FENCE_RECORD)
 		serve(upstairs);
+	else if (upstairs->fence == FENCE_NONE && core_store_lies(upstairs))
+		return;
 	else if (upstairs->fence != FENCE_NONE)
 		fence_advance(upstairs);
+	else if (upstairs->mend && is_needless(upstairs))
+		activate_again(upstairs);
 	else if (upstairs->mend)
 		return;
 	else if (has_begun(upstairs))
-		fence_read(upstairs);
+		fence_begin(upstairs);
 	else if (upstairs->resumes)
 		resume(upstairs);
 	else

@@ -5,6 +5,7 @@
  *   jobs.c      requests as jobs: dependencies, sending, acknowledging, the end of a job
  *   replay.c    a slot comes back by the history
  *   activate.c  which slots a start trusts, and the fence
+ *   block.c     one block as it was read, to be written again
  *   mend.c      extents made equal before the first request
  *   repair.c    a slot is copied while requests go on
  *
@@ -148,7 +149,8 @@ struct upstairs {
 	struct mend *mend;
 	struct repair *repair;
 	enum fence_step fence;
-	uint64_t fence_job, fence_covers;
+	uint64_t fence_job, fence_covers, fence_block;
+	bool fence_asked[UPSTAIRS_SLOTS]; /* for the block */
 	struct history_entry *spare_entry; /* of one block, beside the history: what rewrites what is there already */
 	bool is_advancing, advance_again;
 };
@@ -167,6 +169,8 @@ void core_advance(struct upstairs *upstairs);
 unsigned core_counted(const struct upstairs *upstairs);
 /* Sends the record; its slots count as named from now on. */
 void core_store(struct upstairs *upstairs, const struct upstairs_record *record);
+/* Sends one that says of every slot that lies that it does, if the record does not yet. */
+bool core_store_lies(struct upstairs *upstairs);
 uint64_t core_next_flush_number(struct upstairs *upstairs);
 struct crucible_job core_job(const struct upstairs *upstairs, unsigned slot, uint64_t id);
 
@@ -241,19 +245,36 @@ void activate_again(struct upstairs *upstairs);
 void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message);
 
-struct history_entry *activate_spare_entry(struct upstairs *upstairs, uint64_t block);
-/* The entry becomes the block as it was read, or zeros. False if it is damaged. */
-bool activate_fill(struct upstairs *upstairs, struct history_entry *entry, const struct crucible_message *message);
+/* block.c */
+/* Memory for a write of one block, beside the history. NULL without memory. */
+struct history_entry *block_entry(struct upstairs *upstairs, uint64_t block);
+/* A block of an answer to a read; the data is the frame's. */
+struct read_block {
+	struct crucible_read_context context;
+	const uint8_t *data;
+};
+struct read_blocks {
+	struct crucible_read_contexts contexts;
+	const uint8_t *data;
+};
+struct read_blocks blocks_of(const struct crucible_message *message);
+/* Takes the first one off. False if there is none. */
+bool block_next(const struct upstairs *upstairs, struct read_blocks *blocks, struct read_block *block);
+bool block_is_good(const struct upstairs *upstairs, const struct read_block *block);
+/* The entry becomes the block, which is good. */
+void block_fill(struct upstairs *upstairs, struct history_entry *entry, const struct read_block *block);
+void block_fill_zeros(struct upstairs *upstairs, struct history_entry *entry);
 
 /* mend.c */
 /* Plans. Returns 0, 1 if there is nothing to do, or -ENOMEM. */
 int mend_begin(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS]);
 void mend_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message);
-/* Its own read was answered (NULL: not well); a write was. */
+/* Its own read was answered (NULL: not well), and the job is done; a write was. */
 void mend_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message);
 void mend_written(struct upstairs *upstairs, uint64_t job_id);
+/* Everything is copied from one slot. */
+bool mend_has_one_source(const struct upstairs *upstairs);
 void mend_end(struct upstairs *upstairs);
-
 
 /* repair.c */
 /* Begins to copy a slot that is there and cannot come back otherwise. */
@@ -263,6 +284,8 @@ void repair_advance(struct upstairs *upstairs);
 void repair_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message);
 bool repair_expects(const struct upstairs *upstairs, const struct job *job, enum crucible_message_type type);
+/* Is the job a step that flushes? */
+bool repair_flushes(const struct upstairs *upstairs, const struct job *job);
 /* The job that requests for the extent under repair must run after; NULL: there is none. */
 struct job *repair_reopen(const struct upstairs *upstairs);
 void repair_forget(struct upstairs *upstairs);

@@ -130,6 +130,12 @@ void core_store(struct upstairs *upstairs, const struct upstairs_record *record)
 	upstairs->environment.store_record(upstairs->environment.context, &upstairs->storing);
 }
 
+/* Does the record not say yet what the slot is? */
+static bool is_news(const struct upstairs *upstairs, unsigned index)
+{
+	return !upstairs->slots[index].is_named || upstairs->record.full_copy[index];
+}
+
 void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outcome)
 {
 	if (!upstairs->is_storing || is_over(upstairs))
@@ -147,7 +153,7 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		struct slot *slot = &upstairs->slots[i];
 		slot->is_named = upstairs->record.in_sync[i];
-		if (slot->is_named && slot->phase == SLOT_JOINING && upstairs->state != UPSTAIRS_ACTIVATING)
+		if (!is_news(upstairs, i) && slot->phase == SLOT_JOINING && upstairs->state != UPSTAIRS_ACTIVATING)
 			slot->phase = SLOT_COUNTED;
 	}
 	core_advance(upstairs);
@@ -158,27 +164,47 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 
 /* While it serves */
 
-/* A named slot whose connection is gone leaves, as long as two counted ones remain. */
+/* A named slot whose connection is gone, or that has to be copied, leaves, as long as two counted ones remain. */
 static bool wants_to_leave(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
 	return slot->is_named && slot->phase != SLOT_COUNTED && slot->phase != SLOT_REPLAY &&
-		slot->phase != SLOT_JOINING && slot->phase != SLOT_REPAIR && core_counted(upstairs) >= 2;
+		slot->phase != SLOT_JOINING && core_counted(upstairs) >= 2;
 }
 
 /* It has executed everything that was sent, and nothing is acknowledged meanwhile. */
 static bool wants_to_join(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
-	return slot->phase == SLOT_JOINING && !slot->is_named && !slot->doomed && slot->outstanding_count == 0;
+	return slot->phase == SLOT_JOINING && is_news(upstairs, index) && !slot->doomed && slot->outstanding_count == 0;
+}
+
+static bool note_lies(const struct upstairs *upstairs, struct upstairs_record *record)
+{
+	bool changes = false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (upstairs->slots[i].lies && !record->full_copy[i])
+			record->full_copy[i] = changes = true;
+	}
+	return changes;
+}
+
+bool core_store_lies(struct upstairs *upstairs)
+{
+	struct upstairs_record record = upstairs->record;
+	record.released = false;
+	if (!record.exists || !note_lies(upstairs, &record))
+		return false; /* there is no record before one names the copies */
+	core_store(upstairs, &record);
+	return true;
 }
 
 static void change_record(struct upstairs *upstairs)
 {
 	struct upstairs_record record = upstairs->record;
-	bool changes = false;
 	if (upstairs->is_storing)
 		return;
+	bool changes = note_lies(upstairs, &record);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (wants_to_leave(upstairs, i)) {
 			record.in_sync[i] = false;
@@ -188,6 +214,7 @@ static void change_record(struct upstairs *upstairs)
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !changes; i++) {
 		if (wants_to_join(upstairs, i)) {
 			record.in_sync[i] = true;
+			record.full_copy[i] = false;
 			changes = true;
 		}
 	}
@@ -199,7 +226,7 @@ static void change_record(struct upstairs *upstairs)
 static void bring_back(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
-	if (slot->phase == SLOT_JOINING && slot->is_named && !upstairs->is_storing)
+	if (slot->phase == SLOT_JOINING && !is_news(upstairs, index) && !upstairs->is_storing)
 		slot->phase = SLOT_COUNTED;
 	if (slot->phase != SLOT_PRESENT || !replay_is_possible(upstairs, index))
 		return;
@@ -321,8 +348,11 @@ void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const str
 	upstairs->flushed_to = history_begin(&upstairs->history);
 	unsigned places = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct history_slot *kept = history_slot(&upstairs->history, i);
 		upstairs->slots[i].is_named = record->in_sync[i];
-		places += record->in_sync[i] && history_slot(&upstairs->history, i)->place > 0;
+		if (record->full_copy[i] || kept->lies)
+			slot_lies(upstairs, i);
+		places += record->in_sync[i] && kept->place > 0;
 	}
 	/* One without a place needs a repair. Its numbers, and a mend by them, would prove nothing. */
 	upstairs->resumes = upstairs->resumes && record->exists && places > 0;
@@ -378,18 +408,21 @@ uint64_t upstairs_deadline(const struct upstairs *upstairs)
 		return deadline;
 	if (upstairs->is_storing && upstairs->store_again_at)
 		deadline = upstairs->store_again_at;
-	if (upstairs->state == UPSTAIRS_ACTIVATING)
-		deadline = earlier(deadline, upstairs->activation_began + upstairs->options.wait_for_named);
+	uint64_t waits_until = upstairs->activation_began + upstairs->options.wait_for_named;
+	if (upstairs->state == UPSTAIRS_ACTIVATING && upstairs->now < waits_until)
+		deadline = earlier(deadline, waits_until);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *slot = &upstairs->slots[i];
 		if (slot->phase == SLOT_ABSENT)
 			deadline = earlier(deadline, slot->retry_at);
+		else if (slot->phase == SLOT_CONNECTING)
+			deadline = earlier(deadline, slot->last_heard + SILENCE_MS);
 		else if (slot->phase != SLOT_FAILED)
 			deadline = earlier(deadline, earlier(slot->last_heard + SILENCE_MS, slot->last_ping + PING_MS));
 		if (slot->phase == SLOT_COUNTED && !list_empty(&slot->outstanding))
 			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
 	}
-	if (upstairs->flushed_to < history_end(&upstairs->history))
+	if (upstairs->state == UPSTAIRS_SERVING && upstairs->flushed_to < history_end(&upstairs->history))
 		deadline = earlier(deadline, upstairs->last_flush_at + upstairs->options.flush_interval);
 	return deadline > upstairs->now ? deadline : upstairs->now + 1;
 }

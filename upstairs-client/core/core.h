@@ -34,6 +34,8 @@ struct upstairs_record {
 	bool exists;   /* false: a volume that was never activated */
 	bool released; /* in good order: everything was flushed */
 	bool in_sync[UPSTAIRS_SLOTS];
+	/* Its numbers prove nothing (trap T2): until all of it has been copied it is no source, in sync or not. */
+	bool full_copy[UPSTAIRS_SLOTS];
 	uint64_t stamped; /* generation that the regions in sync show at least */
 	struct crucible_uuid regions[UPSTAIRS_SLOTS]; /* all zero: not known yet */
 };
@@ -78,6 +80,8 @@ struct upstairs_environment {
 	/* Checks the answer to a read of `request` and takes its data. Returns 0, or -EBADMSG if hash, tag or
 	 * kind of a block is not as it must be; another slot is asked then. */
 	int (*take_data)(void *context, struct upstairs_request *request, const struct crucible_message *response);
+	/* Is the block what its context says? 0 or -EBADMSG. */
+	int (*check_block)(void *context, const struct crucible_read_context *block_context, const void *data);
 	/* The context of a block of zeros: `data` are block_size zeros, to be encrypted in place if the region is.
 	 */
 	void (*seal_zeros)(void *context, void *data, struct crucible_block_context *block_context);

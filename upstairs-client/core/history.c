@@ -5,14 +5,15 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define MAGIC UINT64_C(0x3179726f74736968) /* "history1" */
+#define MAGIC UINT64_C(0x3279726f74736968) /* "history2" */
 
 /* The ring: [tail, head) of `bytes` holds entries, oldest first, or, if it wraps round, [tail, wrap) and
- * [0, head). An entry never wraps. */
+ * [0, head). An entry never wraps. With it, what is known of the slots. */
 struct ring {
 	uint64_t tail, head, wrap; /* wrap: where the upper part ends; 0: there is none */
 	uint64_t newest;           /* position of the newest entry */
 	uint64_t next_number, count;
+	struct history_slot slots[UPSTAIRS_SLOTS];
 };
 
 struct history_area {
@@ -24,7 +25,6 @@ struct history_area {
 	struct ring rings[2];
 	uint64_t current;
 	uint64_t flush_number;
-	struct history_slot slots[UPSTAIRS_SLOTS];
 	uint8_t bytes[] __attribute__((aligned(8)));
 };
 
@@ -144,6 +144,10 @@ int history_open(struct history *history, void *memory, size_t size, const struc
 	if (ring->tail > area->capacity || ring->head > area->capacity || ring->wrap > area->capacity ||
 		ring->count >= ring->next_number || ring->count > area->capacity / sizeof(struct stored))
 		return -EBADMSG;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (ring->slots[i].place > ring->next_number || ring->slots[i].lies > 1)
+			return -EBADMSG;
+	}
 	history->block_size = area->block_size;
 	*wrong = "an entry is damaged";
 	return entries_are_valid(history) ? 0 : -EBADMSG;
@@ -250,9 +254,23 @@ uint64_t history_capacity(const struct history *history)
 	return history->area->capacity;
 }
 
-struct history_slot *history_slot(struct history *history, unsigned slot)
+const struct history_slot *history_slot(const struct history *history, unsigned slot)
 {
-	return &history->area->slots[slot];
+	return &ring_of(history)->slots[slot];
+}
+
+void history_set_slots(struct history *history, const struct history_slot slots[UPSTAIRS_SLOTS])
+{
+	struct ring *ring = begin_change(history);
+	memcpy(ring->slots, slots, sizeof ring->slots);
+	end_change(history);
+}
+
+void history_set_slot(struct history *history, unsigned slot, const struct history_slot *value)
+{
+	struct ring *ring = begin_change(history);
+	ring->slots[slot] = *value;
+	end_change(history);
 }
 
 uint64_t history_flush_number(const struct history *history)

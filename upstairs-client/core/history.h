@@ -37,6 +37,7 @@ struct history_entry {
 struct history_slot {
 	uint64_t place;      /* entry number; 0: none, only a repair brings it back */
 	uint64_t must_show;  /* generation that its region shows at least */
+	uint64_t lies;       /* 1: it reported an error in a flush, and all of it has to be copied */
 };
 
 struct history {
@@ -74,7 +75,10 @@ void history_trim(struct history *history, uint64_t number);
 uint64_t history_used(const struct history *history);
 uint64_t history_capacity(const struct history *history);
 
-struct history_slot *history_slot(struct history *history, unsigned slot);
+const struct history_slot *history_slot(const struct history *history, unsigned slot);
+/* Of all slots by one store: a process that is killed in it leaves what was there or what is. */
+void history_set_slots(struct history *history, const struct history_slot slots[UPSTAIRS_SLOTS]);
+void history_set_slot(struct history *history, unsigned slot, const struct history_slot *value);
 /* A counter that no process repeats: flush numbers that were ever sent. */
 uint64_t history_flush_number(const struct history *history);
 void history_set_flush_number(struct history *history, uint64_t number);

@@ -407,9 +407,11 @@ void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
 	uint64_t id = job->id;
 	job_unsent(upstairs, job, index, JOB_DONE);
 	if (job->kind == JOB_FLUSH && slot->replay_flush != job->id) {
-		struct history_slot *kept = history_slot(&upstairs->history, index);
-		if (kept->place > 0 && job->covers > kept->place)
-			kept->place = job->covers;
+		struct history_slot kept = *history_slot(&upstairs->history, index);
+		if (kept.place > 0 && job->covers > kept.place) {
+			kept.place = job->covers;
+			history_set_slot(&upstairs->history, index, &kept);
+		}
 		jobs_trim(upstairs);
 	}
 	if (job->kind == JOB_FLUSH && slot->replay_flush == job->id)
@@ -469,10 +471,14 @@ static void take_error_report(struct upstairs *upstairs, struct job *job, unsign
 {
 	char text[120], why[160];
 	crucible_error_text(&message->error_report.error, text, sizeof text);
-	if (job->kind == JOB_FLUSH || job->kind == JOB_REPAIR) {
-		/* the flush that it acknowledges next is hollow (trap T2): only a full copy makes it good */
+	bool is_write = job->kind == JOB_WRITE || job->kind == JOB_REPLAY;
+	bool is_sync = job->kind == JOB_FLUSH || repair_flushes(upstairs, job) ||
+		(is_write && message->error_report.error.kind == CRUCIBLE_ERROR_IO);
+	if (is_sync) {
+		/* What the sync should have saved counts as saved from now on, and is not: the flush that it acknowledges
+		 * next is hollow (trap T2). A write syncs, too. Only a full copy makes it good. */
 		slot_lies(upstairs, index);
-	} else if (++job->error_reports < ERROR_REPORTS_MAX) {
+	} else if (job->kind != JOB_REPAIR && ++job->error_reports < ERROR_REPORTS_MAX) {
 		return; /* it tries again by itself */
 	}
 	snprintf(why, sizeof why, "reports an error: %s", text);
@@ -683,7 +689,7 @@ void jobs_trim(struct upstairs *upstairs)
 	uint64_t needed = history_end(&upstairs->history), wished = needed;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		uint64_t place = history_slot(&upstairs->history, i)->place;
-		if (upstairs->slots[i].is_named && place < needed)
+		if (upstairs->slots[i].is_named && !upstairs->slots[i].lies && place < needed)
 			needed = place;
 		if (place > 0 && place < wished)
 			wished = place;

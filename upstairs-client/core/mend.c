@@ -1,29 +1,41 @@
 /* mend.c: extents made equal before the first request (design 6.8, crucible-protocol.md section 6).
  *
  * One extent at a time, four steps each: the source flushes it under our generation and a fresh flush number
- * (trap T4), all close it, the others fetch it from the source, all open it again. Before these, a block of an
- * extent that the source shows as flushed is rewritten there with its own bytes: its process may have been killed
- * between the stamp and the sync of that flush, and nothing but another write makes it sync the extent again. Each step waits for every
+ * (trap T4), all close it, the others fetch it from the source, all open it again. Each step waits for every
  * answer to the one before. Any error or lost connection ends it; the activation begins again.
+ *
+ * Before these, the source's copy is looked at, if power may have been lost while it was written: it is dirty, or
+ * carries the highest stamp of its slot, and the record was not released.
+ *
+ *  1. Every block must fit its context. One that does not is written there as another source has it; data without a
+ *     context that nobody has otherwise was never flushed, and becomes zeros.
+ *  2. Of an extent that shows as flushed a block is rewritten with its own bytes: the process may have been killed
+ *     between the stamp and the sync of that flush, and nothing but another write makes it sync the extent again.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "core/core-internal.h"
 
-enum mend_step { MEND_READ, MEND_REWRITE, MEND_FLUSH, MEND_CLOSE, MEND_REPAIR, MEND_REOPEN };
+enum mend_step { MEND_CHECK, MEND_ASK, MEND_REWRITE, MEND_FLUSH, MEND_CLOSE, MEND_REPAIR, MEND_REOPEN };
 
 struct planned {
 	uint32_t extent;
 	uint8_t source;
+	bool is_suspect; /* power may have been lost while it was written */
 	bool goes_to[UPSTAIRS_SLOTS];
 };
 
 struct mend {
 	size_t count, at;
 	enum mend_step step;
-	uint64_t repair_id, job_id; /* job: of MEND_REWRITE */
+	uint64_t repair_id;
 	bool waits_for[UPSTAIRS_SLOTS];
+	/* CHECK, ASK and REWRITE */
+	bool is_source[UPSTAIRS_SLOTS], was_asked[UPSTAIRS_SLOTS];
+	uint64_t job_id, block; /* the first that is not checked yet */
+	bool is_unwritten;      /* it has no context on the source */
+	bool has_rewritten;
 	struct planned plan[];
 };
 
@@ -59,7 +71,7 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 	const struct version highest[UPSTAIRS_SLOTS], struct planned *planned)
 {
 	const struct version *best = NULL;
-	bool was_flushed = false;
+	bool was_flushed = false, is_clean = upstairs->record.released || !upstairs->record.exists;
 	*planned = (struct planned){ .extent = extent };
 	for (uint8_t i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (!is_source[i])
@@ -71,7 +83,9 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 			planned->source = i;
 		}
 	}
-	bool needed = was_flushed && !upstairs->record.released && upstairs->record.exists;
+	bool needed = was_flushed && !is_clean;
+	planned->is_suspect =
+		best->dirty || (best->generation > 0 && !is_clean && same_stamp(best, &highest[planned->source]));
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (!upstairs->in_activation[i] || i == planned->source)
 			continue;
@@ -96,6 +110,7 @@ int mend_begin(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
 	if (!mend)
 		return -ENOMEM;
 	*mend = (struct mend){ .count = 0 };
+	memcpy(mend->is_source, is_source, sizeof mend->is_source);
 	/* extent 0 last: what it carries says that the slot is a copy */
 	for (uint32_t i = 1; i <= extents; i++) {
 		if (plan_extent(upstairs, is_source, i % extents, highest, &mend->plan[mend->count]))
@@ -132,7 +147,8 @@ static struct crucible_message message_of(struct upstairs *upstairs, uint64_t fl
 		message.extent.repair_id = mend->repair_id;
 		message.extent.extent_id = planned->extent;
 		break;
-	case MEND_READ:
+	case MEND_CHECK:
+	case MEND_ASK:
 	case MEND_REWRITE:
 		break;
 	case MEND_REPAIR:
@@ -169,48 +185,130 @@ static void send_step(struct upstairs *upstairs)
 	}
 }
 
-/* A job of the source's alone. */
-static void send_job(struct upstairs *upstairs, enum job_kind kind)
+/* The source's copy */
+
+static const struct planned *current(const struct upstairs *upstairs)
+{
+	return &upstairs->mend->plan[upstairs->mend->at];
+}
+
+/* A job of one slot alone. */
+static void send_job(struct upstairs *upstairs, enum mend_step step, unsigned index, uint64_t start, uint64_t count)
 {
 	struct mend *mend = upstairs->mend;
-	const struct planned *planned = &mend->plan[mend->at];
-	struct job *job = job_new(upstairs, kind, planned->extent * upstairs->region.extent_size, 1);
+	struct job *job = job_new(upstairs, step == MEND_REWRITE ? JOB_WRITE : JOB_READ, start, count);
 	if (!job) {
+		slot_doom(upstairs, index, "out of memory");
+		return;
+	}
+	job->entry = step == MEND_REWRITE ? upstairs->spare_entry : NULL;
+	job->is_answered = step == MEND_REWRITE; /* nobody waits for it */
+	mend->step = step;
+	mend->job_id = job->id;
+	job_send(upstairs, job, index);
+}
+
+static void flush_extent(struct upstairs *upstairs)
+{
+	upstairs->mend->step = MEND_FLUSH;
+	send_step(upstairs);
+}
+
+static void check_blocks(struct upstairs *upstairs)
+{
+	const struct planned *planned = current(upstairs);
+	uint64_t size = upstairs->region.extent_size, most = UPSTAIRS_REQUEST_MAX / upstairs->region.block_size;
+	uint64_t start = upstairs->mend->block, left = (planned->extent + 1) * size - start;
+	if (left == 0)
+		flush_extent(upstairs);
+	else
+		send_job(upstairs, MEND_CHECK, planned->source, start, left < most ? left : most);
+}
+
+/* NULL: zeros. */
+static void rewrite(struct upstairs *upstairs, uint64_t number, const struct read_block *block)
+{
+	const struct planned *planned = current(upstairs);
+	struct history_entry *entry = block_entry(upstairs, number);
+	if (!entry) {
 		slot_doom(upstairs, planned->source, "out of memory");
 		return;
 	}
-	job->entry = kind == JOB_WRITE ? upstairs->spare_entry : NULL;
-	job->is_answered = kind == JOB_WRITE; /* nobody waits for it */
-	mend->job_id = job->id;
-	job_send(upstairs, job, planned->source);
+	if (block)
+		block_fill(upstairs, entry, block);
+	else
+		block_fill_zeros(upstairs, entry);
+	send_job(upstairs, MEND_REWRITE, planned->source, number, 1);
 }
 
-static void begin_extent(struct upstairs *upstairs)
+/* Another source may have the block that is damaged. */
+static void ask_another(struct upstairs *upstairs)
 {
 	struct mend *mend = upstairs->mend;
-	const struct planned *planned = &mend->plan[mend->at];
-	const struct version *version = &upstairs->slots[planned->source].versions[planned->extent];
-	memset(mend->waits_for, 0, sizeof mend->waits_for);
-	mend->step = version->dirty || version->generation == 0 ? MEND_FLUSH : MEND_READ;
-	if (mend->step == MEND_READ)
-		send_job(upstairs, JOB_READ);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (mend->is_source[i] && upstairs->in_activation[i] && !mend->was_asked[i]) {
+			mend->was_asked[i] = true;
+			send_job(upstairs, MEND_ASK, i, mend->block, 1);
+			return;
+		}
+	}
+	uint64_t number = mend->block++;
+	if (mend->is_unwritten) {
+		rewrite(upstairs, number, NULL);
+	} else {
+		core_report(upstairs, UPSTAIRS_SLOTS, "block %llu is damaged on every copy", (unsigned long long)number);
+		check_blocks(upstairs); /* it stays as it is; whoever reads it is told */
+	}
+}
+
+static void take_answer(struct upstairs *upstairs, const struct crucible_message *message)
+{
+	struct read_blocks blocks = blocks_of(message);
+	struct read_block block = { .data = NULL };
+	block_next(upstairs, &blocks, &block);
+	if (block_is_good(upstairs, &block))
+		rewrite(upstairs, upstairs->mend->block++, &block);
 	else
-		send_step(upstairs);
+		ask_another(upstairs);
+}
+
+static void take_check(struct upstairs *upstairs, const struct crucible_message *message)
+{
+	struct mend *mend = upstairs->mend;
+	const struct planned *planned = current(upstairs);
+	struct read_blocks blocks = blocks_of(message);
+	struct read_block first = { .data = NULL }, block;
+	for (uint64_t start = mend->block; block_next(upstairs, &blocks, &block); mend->block++) {
+		if (!block_is_good(upstairs, &block)) {
+			core_report(upstairs, planned->source, "block %llu is damaged: the other copies are asked",
+				(unsigned long long)mend->block);
+			mend->is_unwritten = block.context.kind == CRUCIBLE_BLOCK_EMPTY;
+			memset(mend->was_asked, 0, sizeof mend->was_asked);
+			mend->was_asked[planned->source] = true;
+			ask_another(upstairs);
+			return;
+		}
+		if (mend->block == start)
+			first = block;
+	}
+	bool is_end = mend->block == (planned->extent + 1) * upstairs->region.extent_size;
+	bool is_dirty = upstairs->slots[planned->source].versions[planned->extent].dirty;
+	if (is_end && !is_dirty && !mend->has_rewritten)
+		rewrite(upstairs, mend->block - message->read_response.contexts.count, &first);
+	else
+		check_blocks(upstairs);
 }
 
 void mend_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message)
 {
-	struct history_entry *entry = activate_spare_entry(upstairs, job->start);
+	enum mend_step step = upstairs->mend->step;
 	job_free(upstairs, job);
-	if (!entry) {
-		slot_doom(upstairs, index, "out of memory");
-	} else if (!message || !activate_fill(upstairs, entry, message)) {
-		upstairs->mend->step = MEND_FLUSH; /* as it is; whoever reads the block is told */
-		send_step(upstairs);
-	} else {
-		upstairs->mend->step = MEND_REWRITE;
-		send_job(upstairs, JOB_WRITE);
-	}
+	if (!message)
+		slot_doom(upstairs, index, "answers a read as if it were another one");
+	else if (step == MEND_ASK)
+		take_answer(upstairs, message);
+	else
+		take_check(upstairs, message);
 }
 
 void mend_written(struct upstairs *upstairs, uint64_t job_id)
@@ -218,8 +316,27 @@ void mend_written(struct upstairs *upstairs, uint64_t job_id)
 	struct mend *mend = upstairs->mend;
 	if (!mend || mend->step != MEND_REWRITE || mend->job_id != job_id)
 		return;
-	mend->step = MEND_FLUSH;
-	send_step(upstairs);
+	mend->has_rewritten = true;
+	check_blocks(upstairs);
+}
+
+static void begin_extent(struct upstairs *upstairs)
+{
+	struct mend *mend = upstairs->mend;
+	const struct planned *planned = current(upstairs);
+	memset(mend->waits_for, 0, sizeof mend->waits_for);
+	mend->has_rewritten = false;
+	mend->block = planned->extent * upstairs->region.extent_size;
+	if (planned->is_suspect)
+		check_blocks(upstairs);
+	else
+		flush_extent(upstairs);
+}
+
+bool mend_has_one_source(const struct upstairs *upstairs)
+{
+	const struct mend *mend = upstairs->mend;
+	return mend && (unsigned)mend->is_source[0] + mend->is_source[1] + mend->is_source[2] == 1;
 }
 
 /* The step is over: the next one of this extent. False if that was all. */

@@ -9,9 +9,11 @@
  *  1. The target gets the blocks of a write that lie in extents up to the one under repair, and nothing of the
  *     rest, which will be copied later. So no request ever has to wait for an extent that is not reached.
  *  2. A flush to the target is limited to these extents: the others would look healthy otherwise (trap T3).
- *  3. Once the reopen is sent, all four jobs are sent to whoever is still there, as no-ops if the target or the
- *     source is gone: others depend on the reopen (trap T16).
- *  4. After the last extent a flush without limit; the target joins when it has acknowledged it.
+ *  3. Whoever was sent the reopen, and is still connected, is sent the other three, as no-ops if the target or the
+ *     source is gone: others depend on the reopen (trap T16). Nobody else is: its jobs would wait for ever.
+ *  4. A flush between close and reopen would kill a downstairs that wrote the extent since the last one: flushes run
+ *     after the reopen, as everything does that comes behind it.
+ *  5. After the last extent a flush without limit; the target joins when it has acknowledged it.
  */
 #include "core/core-internal.h"
 
@@ -27,10 +29,24 @@ struct repair {
 	bool is_aborted;
 };
 
-/* Who takes part: all that receive. */
-static bool takes_part(const struct upstairs *upstairs, unsigned index)
+/* Was it sent the reopen, on the connection that it has now? */
+static bool takes_part(const struct repair *repair, unsigned index)
 {
-	return slot_receives(&upstairs->slots[index]);
+	enum job_state state = repair->jobs[REPAIR_REOPEN]->states[index];
+	return state == JOB_SENT || state == JOB_DONE;
+}
+
+static bool is_still_there(const struct upstairs *upstairs, unsigned index, enum slot_phase phase)
+{
+	return upstairs->slots[index].phase == phase && takes_part(upstairs->repair, index);
+}
+
+/* The counted slots close the extent too, so that their numbers stay the same. One that replays does not, or it would
+ * never have done everything that it was sent. */
+static bool shall_take_part(const struct upstairs *upstairs, unsigned index)
+{
+	enum slot_phase phase = upstairs->slots[index].phase;
+	return phase == SLOT_COUNTED || (phase == SLOT_REPAIR && index == upstairs->repair->target);
 }
 
 static struct crucible_message message_of(const struct upstairs *upstairs, const struct repair *repair,
@@ -81,7 +97,7 @@ static void send_step(struct upstairs *upstairs, enum repair_step step)
 	uint64_t before = step > REPAIR_CLOSE ? repair->jobs[step - 1]->id : 0;
 	uint64_t flush_number = step == REPAIR_CLOSE ? core_next_flush_number(upstairs) : 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && upstairs->repair == repair; i++) {
-		if (!takes_part(upstairs, i))
+		if (step == REPAIR_REOPEN ? !shall_take_part(upstairs, i) : !takes_part(repair, i))
 			continue;
 		struct crucible_message message = message_of(upstairs, repair, step, i, flush_number);
 		if (step == REPAIR_COPY && i == repair->target && !repair->is_aborted && needs_copy(upstairs, repair)) {
@@ -162,9 +178,9 @@ void repair_advance(struct upstairs *upstairs)
 {
 	struct repair *repair = upstairs->repair;
 	while (repair && upstairs->repair == repair && is_step_over(repair->jobs[repair->step])) {
-		if (!repair->is_aborted && upstairs->slots[repair->source].phase != SLOT_COUNTED)
+		if (!repair->is_aborted && !is_still_there(upstairs, repair->source, SLOT_COUNTED))
 			give_up(upstairs, "the slot that it is copied from is gone");
-		if (!repair->is_aborted && upstairs->slots[repair->target].phase != SLOT_REPAIR)
+		if (!repair->is_aborted && !is_still_there(upstairs, repair->target, SLOT_REPAIR))
 			repair->is_aborted = true;
 		if (repair->step < REPAIR_REOPEN) {
 			/* the reopen is under way since the beginning */
@@ -173,6 +189,8 @@ void repair_advance(struct upstairs *upstairs)
 			continue;
 		}
 		end_jobs(upstairs);
+		if (!repair->is_aborted && upstairs->slots[repair->target].shown < repair->closed[repair->source].generation)
+			upstairs->slots[repair->target].shown = repair->closed[repair->source].generation;
 		if (repair->is_aborted) {
 			end(upstairs);
 		} else if (++repair->extent == upstairs->region.extent_count) {
@@ -203,7 +221,9 @@ void repair_begin_if_wanted(struct upstairs *upstairs)
 		return;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *slot = &upstairs->slots[i];
-		if (slot->phase == SLOT_PRESENT && !slot->is_named && !replay_is_possible(upstairs, i))
+		/* one that is named has lied, or it could replay; it must not count again before the record says so */
+		bool may = !slot->is_named || upstairs->record.full_copy[i];
+		if (slot->phase == SLOT_PRESENT && may && !replay_is_possible(upstairs, i))
 			target = i;
 		else if (slot->phase == SLOT_COUNTED)
 			source = i;
@@ -222,7 +242,10 @@ void repair_begin_if_wanted(struct upstairs *upstairs)
 	};
 	upstairs->repair = repair;
 	/* no flush that it acknowledges meanwhile gives it a place: these are limited */
-	history_slot(&upstairs->history, target)->place = 0;
+	struct history_slot kept = *history_slot(&upstairs->history, target);
+	kept.place = kept.must_show = 0;
+	history_set_slot(&upstairs->history, target, &kept);
+	upstairs->slots[target].shown = 0; /* what the copies show */
 	upstairs->slots[target].phase = SLOT_REPAIR;
 	core_report(upstairs, target, "is copied from slot %u", source);
 	if (!begin_extent(upstairs)) {
@@ -264,6 +287,11 @@ bool repair_expects(const struct upstairs *upstairs, const struct job *job, enum
 struct job *repair_reopen(const struct upstairs *upstairs)
 {
 	return upstairs->repair ? upstairs->repair->jobs[REPAIR_REOPEN] : NULL;
+}
+
+bool repair_flushes(const struct upstairs *upstairs, const struct job *job)
+{
+	return upstairs->repair && job == upstairs->repair->jobs[REPAIR_CLOSE];
 }
 
 void repair_forget(struct upstairs *upstairs)

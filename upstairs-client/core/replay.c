@@ -29,8 +29,11 @@ bool replay_is_possible(struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
 	const struct history_slot *kept = history_slot(&upstairs->history, index);
-	return !slot->lies && kept->place > 0 && kept->place >= history_begin(&upstairs->history) &&
-		slot->shown >= kept->must_show;
+	if (slot->lies || kept->place == 0 || kept->place < history_begin(&upstairs->history) ||
+		slot->shown < kept->must_show)
+		return false;
+	/* what the record names shows what it says, and a replay of nothing would not change what this slot shows */
+	return slot->is_named || slot->shown >= upstairs->record.stamped || kept->place < history_end(&upstairs->history);
 }
 
 static bool send_run(struct upstairs *upstairs, unsigned index, const struct history_entry *entry, uint64_t start,
@@ -127,9 +130,13 @@ bool replay_flush(struct upstairs *upstairs, unsigned index)
 void replay_flushed(struct upstairs *upstairs, struct job *flush, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
-	struct history_slot *kept = history_slot(&upstairs->history, index);
+	struct history_slot kept = *history_slot(&upstairs->history, index);
+	kept.place = flush->covers;
+	kept.lies = 0;
+	if (kept.must_show < slot->shown)
+		kept.must_show = slot->shown;
+	history_set_slot(&upstairs->history, index, &kept);
 	slot->replay_flush = 0;
-	kept->place = flush->covers;
 	struct job *job;
 	LIST_FOR_EACH(job, &upstairs->jobs, all_link)
 	{

@@ -24,8 +24,11 @@ bool slot_receives(const struct slot *slot)
 
 void slot_lies(struct upstairs *upstairs, unsigned index)
 {
+	struct history_slot kept = *history_slot(&upstairs->history, index);
+	kept.place = 0;
+	kept.lies = 1;
 	upstairs->slots[index].lies = true;
-	history_slot(&upstairs->history, index)->place = 0;
+	history_set_slot(&upstairs->history, index, &kept);
 }
 
 static void send(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
@@ -42,9 +45,21 @@ static struct crucible_session own_session(const struct upstairs *upstairs, unsi
 	};
 }
 
+/* Another one. */
+static void change_id(struct crucible_uuid *id)
+{
+	for (size_t i = sizeof id->bytes; i-- > 0 && ++id->bytes[i] == 0;) {
+	}
+}
+
+/* Each connection has an id of its own. When a downstairs sees the end of one that has said HereIAm it forgets whoever
+ * is registered under the same id, and goes on serving that (weakness W1): what is still on its way on an earlier
+ * connection of ours would be executed at any time, whoever owns the volume then. The price is that a downstairs which
+ * has not seen the end of the earlier one refuses us until then. */
 void slot_connect(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
+	change_id(&slot->upstairs_id);
 	slot->phase = SLOT_CONNECTING;
 	slot->last_heard = upstairs->now;
 	upstairs->environment.connect(upstairs->environment.context, index);
@@ -74,12 +89,6 @@ static void try_later(struct upstairs *upstairs, struct slot *slot)
 	slot->retry_delay = slot->retry_delay * 2 < RETRY_MAX_MS ? slot->retry_delay * 2 : RETRY_MAX_MS;
 }
 
-static void change_id(struct crucible_uuid *id)
-{
-	for (size_t i = sizeof id->bytes; i-- > 0 && ++id->bytes[i] == 0;) {
-	}
-}
-
 void slot_lost(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
@@ -89,11 +98,8 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 		return;
 	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2)
 		core_report(upstairs, index,
-			"closes right after our promotion: another client with an equal or higher generation is active on it");
-	/* When the downstairs sees the end of this connection it forgets whoever is registered under the same id
-	 * (weakness W1). If it was not registered, and so is not displaced by the next one, that is the next one. */
-	if (slot->phase == SLOT_HELLO || slot->phase == SLOT_PROMOTE)
-		change_id(&slot->upstairs_id);
+			"closes right after our promotion: it has not seen the end of our last connection yet, or another client "
+			"with an equal or higher generation is active on it");
 	slot->phase = SLOT_ABSENT;
 	try_later(upstairs, slot);
 	jobs_lost(upstairs, index);
