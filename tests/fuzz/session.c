@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -32,6 +33,7 @@ struct nbd_server *session_server(void)
 	if (server)
 		return server;
 	log_open("fuzz", LOG_LEVEL_ERROR - 1);
+	signal(SIGPIPE, SIG_IGN); /* as the gateway does */
 	if (uv_loop_init(&loop) < 0 || nbd_server_open(&loop, &limits, &server, NULL) < 0)
 		abort();
 	struct nbd_export *export =
