@@ -1,6 +1,7 @@
 #include "client.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -9,20 +10,31 @@
 #include "link.h"
 #include "list.h"
 
+enum { REST_MS = 4000 }; /* without a write; then memory is given back */
+
 struct client {
 	uv_loop_t *loop;
 	struct client_user user;
 	struct sockaddr_storage targets[UPSTAIRS_SLOTS];
+	const struct tls_identity *identity;
 	struct upstairs *core;
-	struct integrity *integrity;
+	struct history_file *history;
+	const char *history_fault; /* to be reported */
+	uint64_t last_write;       /* ms */
+	struct integrity *integrity; /* for reads */
+	struct sealer *sealer;
 	struct link *links[UPSTAIRS_SLOTS];
 	bool could_not_connect[UPSTAIRS_SLOTS];
 	uv_timer_t timer; /* of the core's deadline */
-	uv_check_t turn;  /* hands over what was completed, and sets the timer */
+	uint64_t timer_at, told; /* ms; the latter is what the core knows */
+	uv_check_t turn;  /* hands requests to the core, answers to the user, frames to the network */
 	uv_idle_t busy;   /* keeps the loop from waiting while there is something to hand over */
 	struct client_request *completed, **completed_end;
-	bool has_changed, is_closing;
-	unsigned open_handles;
+	struct upstairs_request *ready, **ready_end; /* for the core */
+	unsigned sealings;                           /* requests that are not ready yet */
+	struct list writes;                          /* what holds memory: struct client_request.link */
+	bool has_changed, deactivates, is_closing;
+	unsigned open_handles; /* and the sealer */
 };
 
 static uint64_t now(const struct client *client)
@@ -54,18 +66,32 @@ static void environment_release(void *context, void *memory)
 	free(memory);
 }
 
+/* To be called before anything else is told to the core; it may close links. */
+static void tell_time(struct client *client)
+{
+	if (client->told != now(client)) {
+		client->told = now(client);
+		upstairs_tick(client->core, client->told);
+		if (client->told - client->last_write >= REST_MS)
+			history_file_shrink(client->history, upstairs_history(client->core));
+	}
+}
+
 static void on_connected(void *context, unsigned slot, const struct crucible_address *peer)
 {
 	struct client *client = context;
-	upstairs_tick(client->core, now(client));
-	upstairs_connected(client->core, slot, peer);
+	tell_time(client);
+	if (client->links[slot])
+		upstairs_connected(client->core, slot, peer);
 	wake(client);
 }
 
 static void on_received(void *context, unsigned slot, const struct crucible_message *message)
 {
 	struct client *client = context;
-	upstairs_received(client->core, slot, message);
+	tell_time(client);
+	if (client->links[slot])
+		upstairs_received(client->core, slot, message);
 	wake(client);
 }
 
@@ -74,7 +100,7 @@ static void on_link_closed(void *context, unsigned slot, const char *why)
 	struct client *client = context;
 	client->links[slot] = NULL;
 	client->user.report(client->user.context, slot, why);
-	upstairs_tick(client->core, now(client));
+	tell_time(client);
 	upstairs_disconnected(client->core, slot);
 	wake(client);
 }
@@ -89,7 +115,7 @@ static void environment_connect(void *context, unsigned slot)
 		.received = on_received,
 		.closed = on_link_closed,
 	};
-	client->links[slot] = link_open(client->loop, (struct sockaddr *)&client->targets[slot], &user);
+	client->links[slot] = link_open(client->loop, (struct sockaddr *)&client->targets[slot], client->identity, &user);
 	client->could_not_connect[slot] = !client->links[slot];
 	wake(client);
 }
@@ -147,12 +173,20 @@ static void environment_seal_zeros(void *context, void *data, struct crucible_bl
 	integrity_seal(client->integrity, data, 1, data, block_context);
 }
 
+static void free_contexts(struct client_request *request)
+{
+	if (!request->contexts)
+		return;
+	list_remove(&request->link);
+	free(request->contexts);
+	request->contexts = NULL;
+}
+
 static void environment_complete(void *context, struct upstairs_request *core, int error)
 {
 	struct client *client = context;
 	struct client_request *request = container_of(core, struct client_request, core);
-	free(request->contexts);
-	request->contexts = NULL;
+	free_contexts(request);
 	request->error = error;
 	request->next = NULL;
 	*client->completed_end = request;
@@ -178,45 +212,171 @@ static void environment_changed(void *context)
 static void on_timer(uv_timer_t *timer)
 {
 	struct client *client = timer->data;
-	upstairs_tick(client->core, now(client));
-	wake(client);
+	client->timer_at = UINT64_MAX;
+	wake(client); /* that a turn follows is all */
 }
 
-static void on_turn(uv_check_t *check)
+static void set_timer(struct client *client)
 {
-	struct client *client = check->data;
-	uv_idle_stop(&client->busy);
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (client->could_not_connect[i]) {
-			client->could_not_connect[i] = false;
-			upstairs_disconnected(client->core, i);
-		}
-	}
-	while (client->completed && !client->is_closing) {
-		struct client_request *request = client->completed;
-		client->completed = request->next;
-		if (!client->completed)
-			client->completed_end = &client->completed;
-		request->done(request, request->error);
-	}
-	if (client->has_changed && !client->is_closing) {
-		client->has_changed = false;
-		client->user.changed(client->user.context);
-	}
-	if (client->is_closing)
-		return;
 	uint64_t deadline = upstairs_deadline(client->core);
+	if (deadline == client->timer_at)
+		return;
+	client->timer_at = deadline;
 	if (deadline == UINT64_MAX)
 		uv_timer_stop(&client->timer);
 	else
 		uv_timer_start(&client->timer, on_timer, deadline > now(client) ? deadline - now(client) : 0, 0);
 }
 
+static void tell_user(struct client *client)
+{
+	if (client->history_fault) {
+		char text[100];
+		snprintf(text, sizeof text, "the history is given up: %s", client->history_fault);
+		client->history_fault = NULL;
+		client->user.report(client->user.context, UPSTAIRS_SLOTS, text);
+	}
+	struct client_request *request = client->completed, *next;
+	client->completed = NULL;
+	client->completed_end = &client->completed;
+	for (; request && !client->is_closing; request = next) {
+		next = request->next;
+		request->done(request, request->error);
+	}
+	if (client->has_changed && !client->is_closing) {
+		client->has_changed = false;
+		client->user.changed(client->user.context);
+	}
+}
+
+static void tell_core(struct client *client)
+{
+	struct upstairs_request *ready = client->ready;
+	tell_time(client);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (client->could_not_connect[i]) {
+			client->could_not_connect[i] = false;
+			upstairs_disconnected(client->core, i);
+		}
+	}
+	client->ready = NULL;
+	client->ready_end = &client->ready;
+	if (ready)
+		upstairs_submit(client->core, ready);
+	if (client->deactivates && client->sealings == 0) {
+		client->deactivates = false;
+		upstairs_deactivate(client->core);
+	}
+}
+
+/* What users are told may make them submit more, and that goes out in the same turn. */
+static void on_turn(uv_check_t *check)
+{
+	struct client *client = check->data;
+	tell_user(client);
+	if (client->is_closing)
+		return;
+	tell_core(client);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (client->links[i])
+			link_flush(client->links[i]);
+	}
+	set_timer(client);
+	bool is_busy = client->completed || client->has_changed || client->ready;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		is_busy = is_busy || client->could_not_connect[i];
+	if (!is_busy)
+		uv_idle_stop(&client->busy);
+}
+
+/* Requests */
+
+static void make_ready(struct client *client, struct client_request *request, int status)
+{
+	if (status < 0) {
+		environment_complete(client, &request->core, status);
+		return;
+	}
+	if (request->operation == UPSTAIRS_WRITE)
+		client->last_write = now(client);
+	request->core.next = NULL;
+	*client->ready_end = &request->core;
+	client->ready_end = &request->core.next;
+	wake(client);
+}
+
+static void on_sealed(void *context, struct sealing *sealing)
+{
+	struct client *client = context;
+	client->sealings--;
+	make_ready(client, container_of(sealing, struct client_request, sealing), sealing->status);
+}
+
+/* Makes what is sent of a write. Plain bytes go as they lie in the caller's buffer. False: not yet. */
+static bool seal(struct client *client, struct client_request *request, int *status)
+{
+	bool encrypts = integrity_encrypts(client->integrity);
+	size_t contexts = request->core.count * sizeof *request->contexts;
+	*status = -ENOMEM;
+	request->contexts = malloc(contexts + (encrypts ? request->length : 0));
+	if (!request->contexts)
+		return true;
+	list_append(&client->writes, &request->link);
+	request->core.contexts = request->contexts;
+	request->core.data = encrypts ? (void *)(request->contexts + request->core.count) : request->buffer;
+	request->sealing = (struct sealing){
+		.data = request->buffer,
+		.count = request->core.count,
+		.sealed = (void *)(uintptr_t)request->core.data,
+		.contexts = request->contexts,
+	};
+	if (sealer_seal(client->sealer, &request->sealing)) {
+		*status = request->sealing.status;
+		return true;
+	}
+	client->sealings++;
+	return false;
+}
+
+static int find_blocks(const struct client *client, struct client_request *request)
+{
+	uint64_t block_size = block_size_of(client);
+	if (block_size == 0 || request->offset % block_size || request->length % block_size ||
+		request->length > UPSTAIRS_REQUEST_MAX)
+		return -EINVAL;
+	request->core.start = request->offset / block_size;
+	request->core.count = request->length / block_size;
+	return 0;
+}
+
+void client_submit(struct client *client, struct client_request *request)
+{
+	int status = 0;
+	request->contexts = NULL;
+	request->core = (struct upstairs_request){ .operation = request->operation, .data = request->buffer };
+	if (request->operation != UPSTAIRS_FLUSH)
+		status = find_blocks(client, request);
+	if (status == 0 && request->operation == UPSTAIRS_WRITE && !seal(client, request, &status))
+		return;
+	make_ready(client, request, status);
+}
+
 /* The interface */
 
-struct client *client_open(uv_loop_t *loop, const struct client_options *options, const struct client_user *user)
+static void release(struct client *client)
+{
+	struct client_request *request, *following;
+	LIST_FOR_EACH_SAFE(request, following, &client->writes, link)
+		free_contexts(request);
+	upstairs_close(client->core);
+	integrity_close(client->integrity);
+	free(client);
+}
+
+static struct upstairs *open_core(struct client *client, const struct client_options *options)
 {
 	const struct upstairs_environment environment = {
+		.context = client,
 		.allocate = environment_allocate,
 		.release = environment_release,
 		.connect = environment_connect,
@@ -238,36 +398,45 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 		.flush_interval = options->flush_interval,
 	};
 	struct history history;
-	const char *wrong;
-	struct client *client = calloc(1, sizeof *client);
-	struct integrity *integrity = integrity_open(options->key, options->block_size);
-	bool is_kept = history_open(&history, options->history, options->history_size, &options->history_key, &wrong) == 0;
-	if (!client || !integrity ||
-		(!is_kept &&
-			history_create(&history, options->history, options->history_size, options->block_size, &options->history_key) < 0) ||
+	const struct history_memory *memory = history_file_memory(options->history);
+	int status = history_open(&history, memory, &options->history_key, &client->history_fault);
+	bool is_kept = status == 0 && history.block_size == options->block_size;
+	if (status == -ENOENT)
+		client->history_fault = NULL;
+	else if (status == 0 && !is_kept)
+		client->history_fault = "it is of blocks of another size";
+	if ((!is_kept && history_create(&history, memory, options->block_size, &options->history_key) < 0) ||
 		getrandom(&core.upstairs_id, sizeof core.upstairs_id, 0) != sizeof core.upstairs_id ||
-		getrandom(&core.session_id, sizeof core.session_id, 0) != sizeof core.session_id) {
-		integrity_close(integrity);
-		free(client);
+		getrandom(&core.session_id, sizeof core.session_id, 0) != sizeof core.session_id)
 		return NULL;
-	}
-	struct upstairs_environment own = environment;
-	own.context = client;
-	client->core = upstairs_open(&core, &own, &history, is_kept);
-	if (!client->core) {
-		integrity_close(integrity);
-		free(client);
+	return upstairs_open(&core, &environment, &history, is_kept);
+}
+
+struct client *client_open(uv_loop_t *loop, const struct client_options *options, const struct client_user *user)
+{
+	struct client *client = calloc(1, sizeof *client);
+	if (!client)
 		return NULL;
-	}
-	client->integrity = integrity;
 	client->loop = loop;
 	client->user = *user;
 	client->completed_end = &client->completed;
+	client->ready_end = &client->ready;
+	client->timer_at = UINT64_MAX;
+	list_init(&client->writes);
+	client->history = options->history;
+	client->identity = options->identity;
 	memcpy(client->targets, options->targets, sizeof client->targets);
+	client->integrity = integrity_open(options->key, options->block_size);
+	client->core = client->integrity ? open_core(client, options) : NULL;
+	client->sealer = client->core ? sealer_open(loop, options->key, options->block_size, on_sealed, client) : NULL;
+	if (!client->sealer) {
+		release(client);
+		return NULL;
+	}
 	uv_timer_init(loop, &client->timer);
 	uv_check_init(loop, &client->turn);
 	uv_idle_init(loop, &client->busy);
-	client->open_handles = 3;
+	client->open_handles = 4;
 	client->timer.data = client->turn.data = client->busy.data = client;
 	uv_check_start(&client->turn, on_turn);
 	return client;
@@ -276,83 +445,45 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 void client_activate(struct client *client, uint64_t generation, const struct upstairs_record *record)
 {
 	uv_update_time(client->loop);
-	upstairs_activate(client->core, generation, record, now(client));
-	wake(client);
-}
-
-/* What is sent of a write. Plain bytes go as they lie in the caller's buffer. */
-static int seal(struct client *client, struct client_request *request)
-{
-	bool encrypts = integrity_encrypts(client->integrity);
-	size_t count = request->core.count, contexts = count * sizeof *request->contexts;
-	if (request->length > UPSTAIRS_REQUEST_MAX)
-		return -EINVAL;
-	request->contexts = malloc(contexts + (encrypts ? request->length : 0));
-	if (!request->contexts)
-		return -ENOMEM;
-	void *sealed = encrypts ? (void *)(request->contexts + count) : request->buffer;
-	request->core.contexts = request->contexts;
-	request->core.data = sealed;
-	return integrity_seal(client->integrity, request->buffer, count, sealed, request->contexts);
-}
-
-void client_submit(struct client *client, struct client_request *request)
-{
-	uint64_t block_size = block_size_of(client);
-	request->contexts = NULL;
-	request->core = (struct upstairs_request){ .operation = request->operation, .data = request->buffer };
-	if (request->operation != UPSTAIRS_FLUSH) {
-		if (block_size == 0 || request->offset % block_size || request->length % block_size) {
-			environment_complete(client, &request->core, -EINVAL);
-			return;
-		}
-		request->core.start = request->offset / block_size;
-		request->core.count = request->length / block_size;
-	}
-	if (request->operation == UPSTAIRS_WRITE) {
-		int status = seal(client, request);
-		if (status < 0) {
-			environment_complete(client, &request->core, status);
-			return;
-		}
-	}
-	upstairs_submit(client->core, &request->core);
+	client->told = now(client);
+	upstairs_activate(client->core, generation, record, client->told);
 	wake(client);
 }
 
 void client_record_stored(struct client *client, enum upstairs_stored outcome)
 {
+	tell_time(client);
 	upstairs_record_stored(client->core, outcome);
 	wake(client);
 }
 
 void client_deactivate(struct client *client)
 {
-	upstairs_deactivate(client->core);
+	client->deactivates = true;
 	wake(client);
+}
+
+static void close_one(void *context)
+{
+	struct client *client = context;
+	if (--client->open_handles > 0)
+		return;
+	struct client_user user = client->user;
+	release(client);
+	user.closed(user.context);
 }
 
 static void on_handle_closed(uv_handle_t *handle)
 {
-	struct client *client = handle->data;
-	if (--client->open_handles > 0)
-		return;
-	struct client_user user = client->user;
-	integrity_close(client->integrity);
-	free(client);
-	user.closed(user.context);
+	close_one(handle->data);
 }
 
 void client_close(struct client *client)
 {
 	client->is_closing = true;
-	upstairs_close(client->core);
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (client->links[i])
-			link_close(client->links[i]);
-		client->links[i] = NULL;
-	}
+	upstairs_close(client->core); /* and with it the links */
 	client->core = NULL;
+	sealer_close(client->sealer, close_one);
 	uv_close((uv_handle_t *)&client->timer, on_handle_closed);
 	uv_close((uv_handle_t *)&client->turn, on_handle_closed);
 	uv_close((uv_handle_t *)&client->busy, on_handle_closed);

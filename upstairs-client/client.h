@@ -3,6 +3,9 @@
  *
  * All calls on the loop's thread; callbacks come from the loop, never from within a call. Offsets and lengths are
  * bytes and multiples of the block size, once that is known. Errors are negative errno.
+ *
+ * Requests that are in flight at the same time have no order: one that shall come behind another is submitted after
+ * its done(). Those of one turn of the loop go out together, neighbouring writes as one.
  */
 #ifndef UPSTAIRS_CLIENT_H
 #define UPSTAIRS_CLIENT_H
@@ -11,17 +14,21 @@
 #include <uv.h>
 
 #include "core/core.h"
+#include "history-file.h"
+#include "list.h"
+#include "sealer.h"
+#include "tls.h"
 
 struct client_options {
 	struct sockaddr_storage targets[UPSTAIRS_SLOTS];
-	uint64_t block_size; /* of the regions */
+	const struct tls_identity *identity; /* the caller's, until closed(); NULL: no TLS */
+	uint64_t block_size;                 /* of the regions */
 	const void *key;     /* INTEGRITY_KEY_SIZE bytes, copied; NULL: the regions are not encrypted */
 	uint64_t leave_after, wait_for_named, flush_interval; /* ms, see core.h */
-	/* Where the history lies, aligned to 8; the caller's, until closed() has been called. */
-	void *history;
-	size_t history_size;
-	/* Changes with every change of the claim: a history under another key is not taken over. */
-	struct crucible_uuid history_key;
+	/* The caller's, until closed() has been called. What an earlier process left in it under the same key is taken
+	 * over; what is not that is reported and given up. */
+	struct history_file *history;
+	struct crucible_uuid history_key; /* changes with every change of the claim */
 };
 
 struct client_user {
@@ -42,6 +49,8 @@ struct client_request {
 	/* the client's */
 	struct upstairs_request core;
 	struct crucible_block_context *contexts; /* of a write; the sealed bytes lie behind them */
+	struct sealing sealing;
+	struct list link;
 	int error;
 	struct client_request *next;
 };
@@ -54,7 +63,8 @@ void client_activate(struct client *client, uint64_t generation, const struct up
 void client_submit(struct client *client, struct client_request *request);
 void client_record_stored(struct client *client, enum upstairs_stored outcome);
 void client_deactivate(struct client *client);
-/* Drops everything and frees itself, then calls closed(). Requests in flight are forgotten. */
+/* Drops everything and frees itself, then calls closed(). Requests in flight are forgotten; they are the caller's again
+ * in closed(). */
 void client_close(struct client *client);
 const struct upstairs *client_core(const struct client *client);
 

@@ -5,26 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <xxhash.h>
+
+#include "block-hash.h"
+
+enum {
+	NONCE_SIZE = 12,
+	NONCES = 256 / NONCE_SIZE, /* as many as the kernel gives in one piece, whatever happens */
+};
 
 struct integrity {
 	size_t block_size;
 	gcry_cipher_hd_t cipher; /* NULL: plain */
-	XXH64_state_t *hash;
 	uint8_t *scratch; /* block_size */
 };
-
-static uint64_t hash_of(const struct integrity *integrity, const struct crucible_encryption *encryption,
-	const void *block)
-{
-	if (!encryption)
-		return XXH64(block, integrity->block_size, 0);
-	XXH64_reset(integrity->hash, 0);
-	XXH64_update(integrity->hash, encryption->nonce, sizeof encryption->nonce);
-	XXH64_update(integrity->hash, encryption->tag, sizeof encryption->tag);
-	XXH64_update(integrity->hash, block, integrity->block_size);
-	return XXH64_digest(integrity->hash);
-}
 
 /* The nonce is in context->encryption. */
 static int encrypt(const struct integrity *integrity, const void *block, void *sealed,
@@ -39,7 +32,7 @@ static int encrypt(const struct integrity *integrity, const void *block, void *s
 		gcry_cipher_gettag(integrity->cipher, encryption->tag, sizeof encryption->tag))
 		return -EIO;
 	context->is_encrypted = true;
-	context->hash = hash_of(integrity, encryption, sealed);
+	context->hash = block_hash(encryption, sealed, size);
 	return 0;
 }
 
@@ -56,27 +49,37 @@ static int decrypt(const struct integrity *integrity, const struct crucible_encr
 	return 0;
 }
 
+static int draw_nonces(struct crucible_block_context *contexts, size_t count)
+{
+	uint8_t nonces[NONCES * NONCE_SIZE];
+	size_t length = count * NONCE_SIZE;
+	if (getrandom(nonces, length, 0) != (ssize_t)length)
+		return -EIO;
+	for (size_t i = 0; i < count; i++)
+		memcpy(contexts[i].encryption.nonce, nonces + i * NONCE_SIZE, NONCE_SIZE);
+	return 0;
+}
+
 int integrity_seal(struct integrity *integrity, const void *data, size_t count, void *sealed,
 	struct crucible_block_context *contexts)
 {
 	const uint8_t *block = data;
 	uint8_t *out = sealed;
-	for (size_t i = 0; i < count; i++, block += integrity->block_size, out += integrity->block_size) {
-		contexts[i] = (struct crucible_block_context){ .hash = 0 };
-		if (!integrity->cipher) {
-			contexts[i].hash = hash_of(integrity, NULL, block);
-			if (out != block)
-				memcpy(out, block, integrity->block_size);
+	size_t size = integrity->block_size;
+	int status = 0;
+	for (size_t i = 0; i < count && status == 0; i++, block += size, out += size) {
+		if (integrity->cipher) {
+			if (i % NONCES == 0)
+				status = draw_nonces(contexts + i, count - i < NONCES ? count - i : NONCES);
+			if (status == 0)
+				status = encrypt(integrity, block, out, &contexts[i]);
 			continue;
 		}
-		struct crucible_encryption *encryption = &contexts[i].encryption;
-		if (getrandom(encryption->nonce, sizeof encryption->nonce, 0) != sizeof encryption->nonce)
-			return -EIO;
-		int status = encrypt(integrity, block, out, &contexts[i]);
-		if (status < 0)
-			return status;
+		contexts[i] = (struct crucible_block_context){ .hash = block_hash(NULL, block, size) };
+		if (out != block)
+			memcpy(out, block, size);
 	}
-	return 0;
+	return status;
 }
 
 static bool is_zero(const uint8_t *bytes, size_t length)
@@ -94,7 +97,7 @@ static int take_block(const struct integrity *integrity, const struct crucible_r
 		is_good = is_zero(block, size);
 		break;
 	case CRUCIBLE_BLOCK_UNENCRYPTED:
-		is_good = !integrity->cipher && context->hash == XXH64(block, size, 0);
+		is_good = !integrity->cipher && context->hash == block_hash(NULL, block, size);
 		break;
 	case CRUCIBLE_BLOCK_ENCRYPTED:
 		return integrity->cipher ? decrypt(integrity, &context->encryption, block, plain) : -EBADMSG;
@@ -142,11 +145,9 @@ static bool self_test(void)
 		0x4b, 0x49, 0x86, 0xbc };
 	uint8_t zeros[512] = { 0 }, key[INTEGRITY_KEY_SIZE];
 	struct crucible_block_context context = { .hash = 0 };
-	struct integrity test = { .block_size = sizeof zeros, .hash = XXH64_createState() };
-	if (hash_of(&test, NULL, zeros) != UINT64_C(0x8bbf7f68e8c3b87c) || !test.hash) {
-		XXH64_freeState(test.hash);
+	struct integrity test = { .block_size = sizeof zeros };
+	if (block_hash(NULL, zeros, sizeof zeros) != UINT64_C(0x8bbf7f68e8c3b87c))
 		return false;
-	}
 	for (uint8_t i = 0; i < sizeof key; i++)
 		key[i] = i;
 	memcpy(context.encryption.nonce, key, sizeof context.encryption.nonce);
@@ -154,7 +155,6 @@ static bool self_test(void)
 		context.hash == UINT64_C(0x83c9b4e1dd363c27) &&
 		memcmp(context.encryption.tag, expected_tag, sizeof expected_tag) == 0;
 	gcry_cipher_close(test.cipher);
-	XXH64_freeState(test.hash);
 	return passed;
 }
 
@@ -169,9 +169,8 @@ struct integrity *integrity_open(const void *key, size_t block_size)
 	if (!integrity)
 		return NULL;
 	integrity->block_size = block_size;
-	integrity->hash = XXH64_createState();
 	integrity->scratch = malloc(block_size);
-	if (!integrity->hash || !integrity->scratch || (key && !set_key(integrity, key))) {
+	if (!integrity->scratch || (key && !set_key(integrity, key))) {
 		integrity_close(integrity);
 		return NULL;
 	}
@@ -183,7 +182,6 @@ void integrity_close(struct integrity *integrity)
 	if (!integrity)
 		return;
 	gcry_cipher_close(integrity->cipher);
-	XXH64_freeState(integrity->hash);
 	free(integrity->scratch);
 	free(integrity);
 }

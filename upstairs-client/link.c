@@ -14,8 +14,9 @@ enum {
 	RECEIVE_MIN = 256 << 10,
 	FRAME_LIMIT = 32 << 20, /* of an answer; the longest honest one is the versions of many extents */
 	SEND_PARTS = 256,
+	HEADS_MAX = 64 << 20, /* queued; data lies in the history, which is bounded, too */
 	CONNECT_TIMEOUT_MS = 10000,
-	READS_PER_TURN = 8,
+	RECEIVE_PER_TURN = 2 << 20,
 };
 
 /* A frame that waits to be sent: head bytes in `heads`, data elsewhere. */
@@ -28,11 +29,13 @@ struct outgoing {
 struct link {
 	struct link_user user;
 	uv_poll_t poll;
-	uv_prepare_t prepare; /* sends what the turn has queued */
 	uv_timer_t timer;     /* of the connect */
 	unsigned open_handles;
-	int fd, events;
-	bool is_connected, is_closed, is_blocked;
+	int fd, events, connect_error;
+	const struct tls_identity *identity; /* NULL: no TLS */
+	struct tls *tls;                     /* once TCP is connected */
+	bool is_connected, is_closed;
+	bool is_blocked, is_broken; /* for sending */
 
 	uint8_t *heads;
 	size_t heads_used, heads_room;
@@ -57,7 +60,10 @@ static void on_event(uv_poll_t *poll, int status, int events);
 
 static void watch(struct link *link)
 {
-	int events = !link->is_connected || link->is_blocked ? UV_READABLE | UV_WRITABLE : UV_READABLE;
+	bool wants_to_send = link->is_blocked;
+	if (!link->is_connected)
+		wants_to_send = !link->tls || tls_wants_to_send(link->tls);
+	int events = wants_to_send ? UV_READABLE | UV_WRITABLE : UV_READABLE;
 	if (link->is_closed || events == link->events)
 		return;
 	link->events = events;
@@ -81,23 +87,53 @@ static bool grow(void **memory, size_t *room, size_t needed, size_t each)
 	return true;
 }
 
-bool link_send(struct link *link, const struct crucible_message *message)
+/* What is sent already makes room for what comes, at the latest when it is half of all. */
+static void forget_sent(struct link *link)
+{
+	size_t count = link->queue_end - link->queue_at;
+	size_t heads_at = count ? link->queue[link->queue_at].head_at : link->heads_used;
+	if (link->queue_at < count || heads_at < link->heads_used - heads_at || link->queue_at == 0)
+		return;
+	memmove(link->queue, link->queue + link->queue_at, count * sizeof *link->queue);
+	memmove(link->heads, link->heads + heads_at, link->heads_used - heads_at);
+	for (size_t i = 0; i < count; i++)
+		link->queue[i].head_at -= heads_at;
+	link->heads_used -= heads_at;
+	link->queue_end = count;
+	link->queue_at = 0;
+}
+
+/* Most heads are shorter than the room that those before have left. */
+static ssize_t append_head(struct link *link, const struct crucible_message *message)
 {
 	size_t head, frame;
-	if (link->is_closed || crucible_measure(message, &head, &frame) < 0)
+	ssize_t length = -EMSGSIZE;
+	if (link->heads)
+		length = crucible_encode_head(message, link->heads + link->heads_used, link->heads_room - link->heads_used);
+	if (length != -EMSGSIZE)
+		return length;
+	if (crucible_measure(message, &head, &frame) < 0 || link->heads_used + head > HEADS_MAX ||
+		!grow((void **)&link->heads, &link->heads_room, link->heads_used + head, 1))
+		return -ENOMEM;
+	return crucible_encode_head(message, link->heads + link->heads_used, head);
+}
+
+bool link_send(struct link *link, const struct crucible_message *message)
+{
+	forget_sent(link);
+	if (link->is_closed || !grow((void **)&link->queue, &link->queue_room, link->queue_end + 1, sizeof *link->queue))
 		return false;
-	if (!grow((void **)&link->heads, &link->heads_room, link->heads_used + head, 1) ||
-		!grow((void **)&link->queue, &link->queue_room, link->queue_end + 1, sizeof *link->queue))
+	ssize_t head = append_head(link, message);
+	if (head < 0)
 		return false;
-	if (crucible_encode_head(message, link->heads + link->heads_used, head) < 0)
-		return false;
+	bool has_data = message->type == CRUCIBLE_WRITE;
 	link->queue[link->queue_end++] = (struct outgoing){
 		.head_at = link->heads_used,
-		.head_length = head,
-		.data = head < frame ? message->write.data.bytes : NULL,
-		.data_length = frame - head,
+		.head_length = (size_t)head,
+		.data = has_data ? message->write.data.bytes : NULL,
+		.data_length = has_data ? message->write.data.length : 0,
 	};
-	link->heads_used += head;
+	link->heads_used += (size_t)head;
 	return true;
 }
 
@@ -131,30 +167,39 @@ static void drop_sent(struct link *link, size_t sent)
 	link->queue_at = link->queue_end = link->heads_used = 0;
 }
 
+/* Returns how many bytes were taken, or a negative errno. */
+static ssize_t send_parts(struct link *link, struct iovec *parts, unsigned count)
+{
+	if (link->tls)
+		return tls_send(link->tls, parts, count);
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = count };
+	ssize_t n = sendmsg(link->fd, &message, MSG_NOSIGNAL);
+	return n < 0 ? -errno : n;
+}
+
+static bool has_to_send(const struct link *link)
+{
+	return link->queue_at < link->queue_end || (link->tls && tls_has_to_send(link->tls));
+}
+
 static void send_queue(struct link *link)
 {
 	struct iovec parts[SEND_PARTS];
-	while (link->queue_at < link->queue_end) {
-		unsigned count = collect(link, parts);
-		ssize_t n = writev(link->fd, parts, (int)count);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0) {
-			link->is_blocked = errno == EAGAIN;
-			if (!link->is_blocked)
-				fail(link, strerror(errno));
-			break;
-		}
-		link->is_blocked = false;
-		drop_sent(link, (size_t)n);
+	while (has_to_send(link) && !link->is_blocked && !link->is_broken) {
+		ssize_t n = send_parts(link, parts, collect(link, parts));
+		if (n >= 0)
+			drop_sent(link, (size_t)n);
+		else if (n == -EAGAIN)
+			link->is_blocked = true;
+		else if (n != -EINTR)
+			link->is_broken = true; /* what can still be read is read, and ends with the error */
 	}
 	watch(link);
 }
 
-static void on_prepare(uv_prepare_t *prepare)
+void link_flush(struct link *link)
 {
-	struct link *link = prepare->data;
-	if (link->is_connected && !link->is_blocked && link->queue_at < link->queue_end)
+	if (link->is_connected && has_to_send(link))
 		send_queue(link);
 }
 
@@ -201,25 +246,45 @@ static size_t take_frames(struct link *link)
 	return 0;
 }
 
+/* Returns how many bytes were received, 0 at the end, or a negative errno. */
+static ssize_t receive_some(struct link *link, void *buffer, size_t room)
+{
+	if (link->tls)
+		return tls_receive(link->tls, buffer, room);
+	ssize_t n = recv(link->fd, buffer, room, 0);
+	return n < 0 ? -errno : n;
+}
+
+/* The end of the connection. */
+static void end(struct link *link, ssize_t error)
+{
+	if (error == 0)
+		fail(link, "closed by the downstairs");
+	else
+		fail(link, link->tls ? tls_fault(link->tls) : strerror((int)-error));
+}
+
 static void receive(struct link *link)
 {
-	size_t frame = 0;
-	for (unsigned i = 0; i < READS_PER_TURN && !link->is_closed; i++) {
+	size_t frame = 0, received = 0;
+	/* others have their turn, too; but of what TLS has in its hands the socket does not tell again */
+	while (!link->is_closed && (received < RECEIVE_PER_TURN || (link->tls && tls_has_received(link->tls)))) {
 		if (!make_room(link, frame)) {
 			fail(link, "out of memory");
 			return;
 		}
 		size_t room = link->received_room - link->received_end;
-		ssize_t n = read(link->fd, link->received + link->received_end, room);
-		if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		ssize_t n = receive_some(link, link->received + link->received_end, room);
+		if (n == -EAGAIN || n == -EINTR)
 			return;
 		if (n <= 0) {
-			fail(link, n == 0 ? "closed by the downstairs" : strerror(errno));
+			end(link, n);
 			return;
 		}
 		link->received_end += (size_t)n;
+		received += (size_t)n;
 		frame = take_frames(link);
-		if ((size_t)n < room)
+		if (!link->tls && (size_t)n < room)
 			return;
 	}
 }
@@ -243,34 +308,63 @@ static struct crucible_address to_address(const struct sockaddr *from)
 
 static void finish_connect(struct link *link)
 {
-	int error = 0, on = 1;
 	struct sockaddr_storage peer = { 0 };
-	socklen_t error_length = sizeof error, peer_length = sizeof peer;
-	if (getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &error_length) < 0)
-		error = errno;
-	if (error == 0 && getpeername(link->fd, (struct sockaddr *)&peer, &peer_length) < 0)
-		error = errno;
-	if (error) {
-		fail(link, strerror(error));
+	socklen_t length = sizeof peer;
+	if (getpeername(link->fd, (struct sockaddr *)&peer, &length) < 0) {
+		fail(link, strerror(errno));
 		return;
 	}
-	setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	uv_timer_stop(&link->timer);
 	link->is_connected = true;
 	struct crucible_address address = to_address((struct sockaddr *)&peer);
 	link->user.connected(link->user.context, link->user.slot, &address);
 }
 
+/* TCP is there. The handshake begins at once: a downstairs serves nobody else until it has ended. */
+static void begin_tls(struct link *link)
+{
+	char name[20];
+	snprintf(name, sizeof name, "downstairs%u", link->user.slot);
+	link->tls = tls_open(link->identity, link->fd, name);
+	if (!link->tls)
+		fail(link, "out of memory");
+}
+
+static void go_on_connecting(struct link *link)
+{
+	int error = link->connect_error, on = 1;
+	socklen_t length = sizeof error;
+	if (!link->tls) {
+		if (!error && getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &length) < 0)
+			error = errno;
+		if (error) {
+			fail(link, strerror(error));
+			return;
+		}
+		setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+		if (link->identity)
+			begin_tls(link);
+	}
+	if (link->is_closed)
+		return;
+	int status = link->tls ? tls_handshake(link->tls) : 0;
+	if (status == 0)
+		finish_connect(link);
+	else if (status != -EAGAIN)
+		fail(link, tls_fault(link->tls));
+}
+
 static void on_timeout(uv_timer_t *timer)
 {
-	fail(timer->data, "no connection within 10 s");
+	struct link *link = timer->data;
+	fail(link, link->tls ? "TLS: no handshake within 10 s" : "no connection within 10 s");
 }
 
 static void on_event(uv_poll_t *poll, int status, int events)
 {
 	struct link *link = poll->data;
 	if (!link->is_connected)
-		finish_connect(link);
+		go_on_connecting(link);
 	else if (status < 0)
 		fail(link, uv_strerror(status));
 	if (!link->is_closed && link->is_connected && (events & UV_READABLE))
@@ -289,6 +383,7 @@ static void on_handle_closed(uv_handle_t *handle)
 	struct link *link = handle->data;
 	if (--link->open_handles > 0)
 		return;
+	tls_close(link->tls);
 	close(link->fd);
 	free(link->heads);
 	free(link->queue);
@@ -304,11 +399,11 @@ void link_close(struct link *link)
 	uv_poll_stop(&link->poll);
 	shutdown(link->fd, SHUT_RDWR);
 	uv_close((uv_handle_t *)&link->poll, on_handle_closed);
-	uv_close((uv_handle_t *)&link->prepare, on_handle_closed);
 	uv_close((uv_handle_t *)&link->timer, on_handle_closed);
 }
 
-struct link *link_open(uv_loop_t *loop, const struct sockaddr *address, const struct link_user *user)
+struct link *link_open(uv_loop_t *loop, const struct sockaddr *address, const struct tls_identity *identity,
+	const struct link_user *user)
 {
 	socklen_t length = address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 	struct link *link = calloc(1, sizeof *link);
@@ -320,14 +415,14 @@ struct link *link_open(uv_loop_t *loop, const struct sockaddr *address, const st
 		return NULL;
 	}
 	link->fd = fd;
+	link->identity = identity;
 	link->user = *user;
-	uv_prepare_init(loop, &link->prepare);
 	uv_timer_init(loop, &link->timer);
-	link->open_handles = 3;
-	link->poll.data = link->prepare.data = link->timer.data = link;
-	uv_prepare_start(&link->prepare, on_prepare);
+	link->open_handles = 2;
+	link->poll.data = link->timer.data = link;
 	uv_timer_start(&link->timer, on_timeout, CONNECT_TIMEOUT_MS, 0);
-	connect(fd, address, length); /* how it ends is seen in finish_connect() */
+	/* how it ends is seen in go_on_connecting() */
+	link->connect_error = connect(fd, address, length) < 0 && errno != EINPROGRESS ? errno : 0;
 	watch(link);
 	return link;
 }

@@ -1,8 +1,8 @@
-/* link.h: one TCP connection to a downstairs: frames out in batches, frames in.
+/* link.h: one connection to a downstairs, TCP or TLS: frames out in batches, frames in.
  *
- * Frames that are handed over during a turn of the loop leave together at its end, by writev; the data of a write is
- * sent from where it lies. One link's full socket never holds up another: what cannot be sent waits in its own queue,
- * which is as long as what the core has in flight. Nothing is called back from within link_send() or link_close().
+ * Frames are kept until link_flush() and leave together in one call; the data of a write is sent from where it lies. One
+ * link's full socket never holds up another: what cannot be sent waits in its own queue, which is as long as what the
+ * core has in flight, and bounded. Nothing is called back from within link_send(), link_flush() or link_close().
  *
  * The loop's thread only. Errors are negative errno.
  */
@@ -13,6 +13,7 @@
 #include <uv.h>
 
 #include "codec.h"
+#include "tls.h"
 
 struct link;
 
@@ -22,14 +23,21 @@ struct link_user {
 	void (*connected)(void *context, unsigned slot, const struct crucible_address *peer);
 	/* The frame is valid during the call only. */
 	void (*received)(void *context, unsigned slot, const struct crucible_message *message);
-	/* The last call. `why` is one sentence. */
+	/* The last call. `why` is one sentence, valid during the call. */
 	void (*closed)(void *context, unsigned slot, const char *why);
 };
 
-/* Begins to connect. NULL without memory or descriptors; then closed() is not called. */
-struct link *link_open(uv_loop_t *loop, const struct sockaddr *address, const struct link_user *user);
-/* Data of a write must stay until it has been answered, or link_close(). False: out of memory. */
+/* Begins to connect; by TLS unless `identity` is NULL, and then only to a downstairs with a certificate for the slot
+ * ("downstairs0"). The handshake counts as part of the connect, which takes 10 s at most. NULL without memory or
+ * descriptors; then closed() is not called. */
+struct link *link_open(uv_loop_t *loop, const struct sockaddr *address, const struct tls_identity *identity,
+	const struct link_user *user);
+/* Data of a write must stay until it has been answered, or link_close(). False: out of memory, or the queue is too
+ * long; the link is of no use any more. */
 bool link_send(struct link *link, const struct crucible_message *message);
+/* Sends what was queued since the last time. An error is not told here: what the downstairs said before it comes first.
+ */
+void link_flush(struct link *link);
 /* No call comes any more; what is queued is not sent. Frees itself later. */
 void link_close(struct link *link);
 

@@ -29,6 +29,7 @@
 	X(SLOT_PHASE_FAILED, "slot: failed") \
 	X(READS, "reads answered") \
 	X(WRITES, "writes acknowledged") \
+	X(MERGED, "writes submitted behind a neighbour") \
 	X(FLUSHES, "flushes acknowledged") \
 	X(FAILED_REQUESTS, "requests failed by a gateway that is fenced") \
 	X(STALE_READS, "reads answered by a superseded gateway") \

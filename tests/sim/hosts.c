@@ -265,6 +265,26 @@ static struct crucible_uuid key_of(uint64_t claim)
 	return key;
 }
 
+/* Memory comes in small steps. */
+static size_t grow(void *context, size_t size)
+{
+	struct host *host = context;
+	if (size > host->area_size)
+		host->area_size = size + 100 < host->area_size_max ? size + 100 : host->area_size_max;
+	return host->area_size;
+}
+
+static struct history_memory history_memory(struct host *host)
+{
+	return (struct history_memory){
+		.address = host->area,
+		.size = host->area_size,
+		.size_max = host->area_size_max,
+		.grow = grow,
+		.context = host,
+	};
+}
+
 static void start(struct host *host, struct world *world, bool resumes)
 {
 	struct gateway *gateway = gateway_of(world, host);
@@ -292,11 +312,12 @@ static void start(struct host *host, struct world *world, bool resumes)
 	struct crucible_uuid key = key_of(host->claim);
 	const char *wrong = "";
 	*gateway = (struct gateway){ .world = world, .host = host };
-	int status = resumes ? history_open(&gateway->history, host->area, world->area_size, &key, &wrong) : -ENOENT;
+	struct history_memory memory = history_memory(host);
+	int status = resumes ? history_open(&gateway->history, &memory, &key, &wrong) : -ENOENT;
 	if (status == -EBADMSG)
 		violation(world, "host %u: the history is damaged: %s", host->index, wrong);
 	gateway->resumed = status == 0;
-	if (status < 0 && history_create(&gateway->history, host->area, world->area_size, BLOCK, &key) < 0)
+	if (status < 0 && history_create(&gateway->history, &memory, BLOCK, &key) < 0)
 		abort();
 	random_id(world, &options.upstairs_id);
 	random_id(world, &options.session_id);
@@ -319,7 +340,9 @@ static void start(struct host *host, struct world *world, bool resumes)
 
 void host_open(struct world *world, unsigned index)
 {
-	world->hosts[index] = (struct host){ .index = index, .area = calloc(1, world->area_size) };
+	world->hosts[index] = (struct host){
+		.index = index, .area = calloc(1, world->area_size), .area_size = 3000, .area_size_max = world->area_size
+	};
 	world->gateways[index] = (struct gateway){ .world = world, .host = &world->hosts[index] };
 }
 
@@ -361,7 +384,8 @@ void host_lose(struct host *host, struct world *world)
 	cover(COVER_HOST_LOSSES);
 	gateway_kill(gateway_of(world, host));
 	host->has_role = host->has_served = false;
-	memset(host->area, 0, world->area_size);
+	memset(host->area, 0, host->area_size_max);
+	host->area_size = 3000;
 }
 
 void gateway_kill(struct gateway *gateway)
@@ -412,10 +436,10 @@ void gateway_deactivate(struct gateway *gateway)
 	gateway_check(gateway);
 }
 
-void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count)
+static struct upstairs_request *make_request(struct gateway *gateway, enum upstairs_operation operation, uint64_t start,
+	uint64_t count)
 {
 	struct world *world = gateway->world;
-	gateway_tick(gateway);
 	struct guest_request *request = calloc(1, sizeof *request);
 	request->gateway = gateway;
 	request->begin = world->event;
@@ -438,7 +462,22 @@ void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, 
 	static const char *const names[] = { "reads", "writes", "flushes" };
 	trace(world, "host %u: guest %s block %llu count %llu id %llu", gateway->host->index, names[operation],
 		(unsigned long long)start, (unsigned long long)count, (unsigned long long)request->ids[0]);
-	upstairs_submit(gateway->upstairs, &request->core);
+	return &request->core;
+}
+
+void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count)
+{
+	gateway_tick(gateway);
+	uint64_t each = operation == UPSTAIRS_WRITE && (start + count) % 2 ? 1 : count;
+	struct upstairs_request *requests = make_request(gateway, operation, start, each);
+	struct upstairs_request **end = &requests->next;
+	/* some longer writes as neighbouring requests, which the core makes one */
+	for (uint64_t i = each; i < count; i++) {
+		*end = make_request(gateway, operation, start + i, 1);
+		end = &(*end)->next;
+		cover(COVER_MERGED);
+	}
+	upstairs_submit(gateway->upstairs, requests);
 	gateway_check(gateway);
 }
 

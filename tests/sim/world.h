@@ -101,6 +101,7 @@ struct host {
 	bool has_role;
 	uint64_t claim, generation, first_generation;
 	void *area;
+	size_t area_size, area_size_max;
 	bool has_served; /* under this claim */
 };
 

@@ -1,20 +1,22 @@
 /* upstairs-io: a volume on three downstairs from the command line, by the public header of libupstairs only.
  *
- * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE [--key FILE]
+ * usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE [--key FILE] [--history FILE]
+ *                    [--root-cert-pem FILE --cert-pem FILE --key-pem FILE]
  *                    [--leave-after MS] [--wait-for-named MS] [--flush-interval MS] COMMAND...
  *   read OFFSET LENGTH          to standard output
  *   write OFFSET                from standard input, at most UPSTAIRS_REQUEST_MAX bytes, then a flush
  *   flush
  *   fill SEED BYTES             pseudo-random bytes from the beginning on, eight requests at a time, then a flush
  *   verify SEED BYTES           the same bytes are read and compared
- *   bench read|write DEPTH SECONDS LENGTH
+ *   bench read|write DEPTH SECONDS LENGTH [sequential]
  *   check FILE SEED DEPTH SECONDS
  *                               writes, reads and flushes that overlap; then every block is read. FILE says what
  *                               each may hold (block-check.h), over all runs. SIGTERM ends the load early
  *   idle SECONDS                does nothing, as a client that has nothing to do
  *   status
  *   wait                        until all three slots are active
- * The record lies in FILE and is made by the first start. Exit status 0 if everything was done and was right, 1 if
+ * The record lies in FILE and is made by the first start. With --history a start after kill -9 goes on where the killed
+ * process was, under the same claim; any other start makes a new claim, and so every older history void. Exit status 0 if everything was done and was right, 1 if
  * something failed, 3 if `check` read what it must not.
  */
 #include <arpa/inet.h>
@@ -26,6 +28,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "block-check.h"
@@ -33,7 +38,7 @@
 #include "integrity.h"
 #include "list.h"
 
-enum { DEPTH_MAX = 256, HISTORY_SIZE = 256 << 20, STATUS_WRONG = 3 };
+enum { DEPTH_MAX = 256, HISTORY_SIZE = 64 << 20, STATUS_WRONG = 3 };
 
 struct slot_of_work {
 	struct client_request request;
@@ -45,8 +50,9 @@ struct slot_of_work {
 struct io {
 	uv_loop_t loop;
 	struct client *client;
-	const char *record_path;
+	const char *record_path, *history_path;
 	struct upstairs_record record;
+	struct crucible_uuid claim;
 	uv_timer_t stored, checks;
 	char **words;
 	int word_count, status;
@@ -56,6 +62,8 @@ struct io {
 	unsigned depth, in_flight;
 	enum upstairs_operation operation;
 	uint64_t next, end, length, until, done, seed, nanoseconds;
+	uint64_t started; /* ns */
+	uint64_t used;    /* ns of processor: before the bench, then of it */
 	bool is_random, verifies, flushes, waits;
 	/* `check` */
 	struct block_check *check;
@@ -66,24 +74,37 @@ struct io {
 
 /* The record, a line of text */
 
+static void print_id(FILE *file, const struct crucible_uuid *id)
+{
+	fputc(' ', file);
+	for (unsigned i = 0; i < sizeof id->bytes; i++)
+		fprintf(file, "%02x", id->bytes[i]);
+}
+
+static void parse_id(const char *text, struct crucible_uuid *id)
+{
+	for (size_t i = 0; i < sizeof id->bytes; i++)
+		sscanf(text + 2 * i, "%2hhx", &id->bytes[i]);
+}
+
 static void load_record(struct io *io)
 {
 	FILE *file = fopen(io->record_path, "r");
 	struct upstairs_record *record = &io->record;
 	int released, in_sync[3], full_copy[3];
-	char ids[3][33];
+	char ids[4][33];
 	if (!file)
 		return;
-	if (fscanf(file, "%d %" SCNu64 " %d %d %d %32s %32s %32s %d %d %d", &released, &record->stamped, &in_sync[0],
-			&in_sync[1], &in_sync[2], ids[0], ids[1], ids[2], &full_copy[0], &full_copy[1], &full_copy[2]) == 11) {
+	if (fscanf(file, "%d %" SCNu64 " %d %d %d %32s %32s %32s %d %d %d %32s", &released, &record->stamped, &in_sync[0],
+			&in_sync[1], &in_sync[2], ids[0], ids[1], ids[2], &full_copy[0], &full_copy[1], &full_copy[2], ids[3]) == 12) {
 		record->exists = true;
 		record->released = released;
 		for (unsigned i = 0; i < 3; i++) {
 			record->in_sync[i] = in_sync[i];
 			record->full_copy[i] = full_copy[i];
-			for (unsigned k = 0; k < 16; k++)
-				sscanf(ids[i] + 2 * k, "%2hhx", &record->regions[i].bytes[k]);
+			parse_id(ids[i], &record->regions[i]);
 		}
+		parse_id(ids[3], &io->claim);
 	}
 	fclose(file);
 }
@@ -97,12 +118,11 @@ static bool write_record(const struct io *io, const struct upstairs_record *reco
 		return false;
 	fprintf(file, "%d %" PRIu64 " %d %d %d", record->released, record->stamped, record->in_sync[0],
 		record->in_sync[1], record->in_sync[2]);
-	for (unsigned i = 0; i < 3; i++) {
-		fputc(' ', file);
-		for (unsigned k = 0; k < 16; k++)
-			fprintf(file, "%02x", record->regions[i].bytes[k]);
-	}
-	fprintf(file, " %d %d %d\n", record->full_copy[0], record->full_copy[1], record->full_copy[2]);
+	for (unsigned i = 0; i < 3; i++)
+		print_id(file, &record->regions[i]);
+	fprintf(file, " %d %d %d", record->full_copy[0], record->full_copy[1], record->full_copy[2]);
+	print_id(file, &io->claim);
+	fputc('\n', file);
 	bool written = fflush(file) == 0 && fsync(fileno(file)) == 0;
 	return fclose(file) == 0 && written && rename(path, io->record_path) == 0;
 }
@@ -122,6 +142,16 @@ static void store_record(void *context, const struct upstairs_record *record)
 	uv_timer_start(&io->stored, on_stored, 0, 0);
 }
 
+/* Under which claim this start is. Whether a history that is there is intact is for the library to say. */
+static bool claim(struct io *io)
+{
+	struct stat status;
+	if (io->record.exists && io->history_path && stat(io->history_path, &status) == 0 && status.st_size > 0)
+		return true;
+	return getrandom(&io->claim, sizeof io->claim, 0) == sizeof io->claim &&
+		(!io->record.exists || write_record(io, &io->record));
+}
+
 /* The work */
 
 static uint64_t mix(uint64_t value)
@@ -139,11 +169,20 @@ static void pattern(uint64_t seed, uint64_t offset, uint8_t *bytes, uint64_t len
 	}
 }
 
+/* Of this process, in nanoseconds. */
+static uint64_t processor_time(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+	return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
+}
+
 static void end(struct io *io)
 {
 	if (io->is_ending)
 		return;
 	io->is_ending = true;
+	io->used = processor_time() - io->used;
 	client_deactivate(io->client);
 }
 
@@ -259,7 +298,7 @@ static void next(struct slot_of_work *slot)
 	}
 	bool is_over = io->status || (io->until ? uv_hrtime() >= io->until : io->next >= io->end);
 	if (!is_over) {
-		uint64_t offset = io->next;
+		uint64_t offset = io->until ? io->next % io->end : io->next;
 		if (io->is_random)
 			offset = mix(io->seed + io->next) % (io->end / io->length) * io->length;
 		io->next += io->is_random ? 1 : io->length;
@@ -368,10 +407,11 @@ static void begin(struct io *io)
 	} else if (strcmp(what, "bench") == 0) {
 		io->operation = strcmp(io->words[1], "read") == 0 ? UPSTAIRS_READ : UPSTAIRS_WRITE;
 		io->length = number(io, 4);
-		io->end = block_size * block_count;
+		io->end = block_size * block_count / io->length * io->length;
+		io->is_random = io->word_count < 6;
+		io->seed = uv_hrtime();
+		io->used = processor_time();
 		io->until = uv_hrtime() + number(io, 3) * UINT64_C(1000000000);
-		io->is_random = io->length < (1 << 20);
-		io->seed = 1;
 		run(io, (unsigned)number(io, 2));
 	} else if (strcmp(what, "write") == 0) {
 		begin_write(io);
@@ -431,6 +471,7 @@ static void changed(void *context)
 		fprintf(stderr, "upstairs-io: serving\n");
 		if (!io->has_begun) {
 			io->has_begun = true;
+			fprintf(stderr, "upstairs-io: active after %.1f ms\n", (double)(uv_hrtime() - io->started) / 1e6);
 			if (strcmp(io->words[0], "status") == 0)
 				show(io);
 			begin(io);
@@ -444,6 +485,8 @@ static void changed(void *context)
 			io->status = 1;
 		/* fall through */
 	case UPSTAIRS_RELEASED:
+		if (io->history_path && upstairs_state(core) == UPSTAIRS_RELEASED)
+			unlink(io->history_path);
 		client_close(io->client);
 		break;
 	default:
@@ -490,6 +533,10 @@ int main(int argc, char **argv)
 		{ "generation", required_argument, NULL, 'g' },
 		{ "record", required_argument, NULL, 'r' },
 		{ "key", required_argument, NULL, 'k' },
+		{ "history", required_argument, NULL, 'h' },
+		{ "root-cert-pem", required_argument, NULL, 'A' },
+		{ "cert-pem", required_argument, NULL, 'C' },
+		{ "key-pem", required_argument, NULL, 'K' },
 		{ "leave-after", required_argument, NULL, 'l' },
 		{ "wait-for-named", required_argument, NULL, 'w' },
 		{ "flush-interval", required_argument, NULL, 'f' },
@@ -497,6 +544,7 @@ int main(int argc, char **argv)
 	};
 	static struct io io;
 	struct client_options options = { .block_size = 4096, .leave_after = 3000, .wait_for_named = 3000, .flush_interval = 2000 };
+	const char *authority = NULL, *certificate = NULL, *certificate_key = NULL;
 	uint64_t generation = 0;
 	unsigned targets = 0;
 	for (int option; (option = getopt_long(argc, argv, "", table, NULL)) != -1;) {
@@ -508,6 +556,14 @@ int main(int argc, char **argv)
 			options.key = key;
 		else if (option == 'r')
 			io.record_path = optarg;
+		else if (option == 'h')
+			io.history_path = optarg;
+		else if (option == 'A')
+			authority = optarg;
+		else if (option == 'C')
+			certificate = optarg;
+		else if (option == 'K')
+			certificate_key = optarg;
 		else if (option == 'l')
 			options.leave_after = strtoull(optarg, NULL, 0);
 		else if (option == 'w')
@@ -517,15 +573,35 @@ int main(int argc, char **argv)
 		else
 			return 64;
 	}
-	if (targets != UPSTAIRS_SLOTS || !generation || !io.record_path || optind >= argc) {
+	bool wants_tls = authority || certificate || certificate_key;
+	if (targets != UPSTAIRS_SLOTS || (wants_tls && !(authority && certificate && certificate_key)) || !generation || !io.record_path || optind >= argc) {
 		fprintf(stderr, "usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE COMMAND...\n");
 		return 64;
 	}
 	io.words = argv + optind;
 	io.word_count = argc - optind;
+	struct tls_identity *identity = NULL;
+	char why[300];
+	if (wants_tls) {
+		identity = tls_identity_open(authority, certificate, certificate_key, why, sizeof why);
+		if (!identity) {
+			fprintf(stderr, "upstairs-io: %s\n", why);
+			return 78;
+		}
+		options.identity = identity;
+	}
 	load_record(&io);
-	options.history = aligned_alloc(4096, HISTORY_SIZE);
-	options.history_size = HISTORY_SIZE;
+	if (!claim(&io)) {
+		fprintf(stderr, "upstairs-io: %s: cannot be written\n", io.record_path);
+		return 70;
+	}
+	int status = history_file_open(io.history_path, HISTORY_SIZE, &options.history);
+	if (status < 0) {
+		fprintf(stderr, "upstairs-io: %s: %s\n", io.history_path ? io.history_path : "history",
+			status == -EBUSY ? "another process has it" : strerror(-status));
+		return 70;
+	}
+	options.history_key = io.claim;
 	const struct client_user user = {
 		.context = &io,
 		.store_record = store_record,
@@ -538,24 +614,26 @@ int main(int argc, char **argv)
 	uv_timer_init(&io.loop, &io.checks);
 	uv_signal_init(&io.loop, &io.asked_to_stop);
 	io.stored.data = io.checks.data = io.asked_to_stop.data = &io;
-	uint64_t started = uv_hrtime();
+	io.started = uv_hrtime();
 	io.client = client_open(&io.loop, &options, &user);
 	if (!io.client)
 		return 70;
 	client_activate(io.client, generation, &io.record);
 	uv_run(&io.loop, UV_RUN_DEFAULT);
 	uv_loop_close(&io.loop);
-	free(options.history);
+	history_file_close(options.history);
+	tls_identity_close(identity);
 	block_check_close(io.check);
 	for (unsigned i = 0; i < io.depth; i++)
 		free(io.slots[i].request.buffer);
-	double seconds = (double)(uv_hrtime() - started) / 1e9;
+	double seconds = (double)(uv_hrtime() - io.started) / 1e9;
 	if (io.check)
 		printf("%" PRIu64 " writes, %" PRIu64 " reads, %" PRIu64 " flushes\n", io.counts[UPSTAIRS_WRITE],
 			io.counts[UPSTAIRS_READ], io.counts[UPSTAIRS_FLUSH]);
 	else if (io.until && io.done)
-		printf("%.0f requests a second, %.1f us each\n", (double)io.done / (double)number(&io, 3),
-			(double)io.nanoseconds / 1e3 / (double)io.done);
+		printf("%.0f requests a second, %.1f us each, %.1f us of processor each\n",
+			(double)io.done / (double)number(&io, 3), (double)io.nanoseconds / 1e3 / (double)io.done,
+			(double)io.used / 1e3 / (double)io.done);
 	fprintf(stderr, "upstairs-io: %s, %" PRIu64 " requests in %.2f s\n", io.status ? "failed" : "done", io.done, seconds);
 	return io.status;
 }

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "block-hash.h"
 #include "core/history.h"
 #include "scratch.h"
 #include "unit.h"
@@ -10,13 +11,14 @@
 enum { BLOCK = 512, AREA = 64 << 10 };
 static const struct crucible_uuid key = { { 1 } };
 static _Alignas(8) uint8_t area[AREA];
+static const struct history_memory memory = { .address = area, .size = sizeof area, .size_max = sizeof area };
 static struct history history;
 
 static int setup(void **state)
 {
 	(void)state;
 	memset(area, 0xa5, sizeof area);
-	return history_create(&history, area, sizeof area, BLOCK, &key);
+	return history_create(&history, &memory, BLOCK, &key);
 }
 
 static struct history_entry *add(uint64_t start, uint64_t count, uint8_t byte)
@@ -24,8 +26,9 @@ static struct history_entry *add(uint64_t start, uint64_t count, uint8_t byte)
 	struct history_entry *entry = history_reserve(&history, start, count);
 	if (!entry)
 		return NULL;
-	memset(history_contexts(entry), byte, count * sizeof(struct crucible_block_context));
 	memset(history_data(entry), byte, count * BLOCK);
+	for (uint64_t i = 0; i < count; i++)
+		history_contexts(entry)[i] = (struct crucible_block_context){ .hash = block_hash(NULL, history_data(entry), BLOCK) };
 	history_publish(&history, entry);
 	return entry;
 }
@@ -53,7 +56,7 @@ static void a_later_process_finds_the_same(void **state)
 	history_trim(&history, 4);
 	history_set_slot(&history, 1, &(struct history_slot){ .place = 5, .must_show = 3, .lies = 1 });
 	history_set_flush_number(&history, 77);
-	assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), 0);
+	assert_int_equal(history_open(&later, &memory, &key, &wrong), 0);
 	assert_int_equal(history_begin(&later), 4);
 	assert_int_equal(history_end(&later), 10);
 	assert_int_equal(history_slot(&later, 1)->place, 5);
@@ -69,9 +72,9 @@ static void another_key_finds_nothing(void **state)
 	const char *wrong;
 	const struct crucible_uuid other = { { 2 } };
 	struct history later;
-	assert_int_equal(history_open(&later, area, sizeof area, &other, &wrong), -ENOENT);
+	assert_int_equal(history_open(&later, &memory, &other, &wrong), -EBADMSG);
 	memset(area, 0, sizeof area);
-	assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), -ENOENT);
+	assert_int_equal(history_open(&later, &memory, &key, &wrong), -ENOENT);
 }
 
 static void an_entry_that_was_not_published_does_not_count(void **state)
@@ -81,7 +84,7 @@ static void an_entry_that_was_not_published_does_not_count(void **state)
 	struct history later;
 	add(1, 1, 1);
 	memset(history_data(history_reserve(&history, 2, 3)), 9, BLOCK);
-	assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), 0);
+	assert_int_equal(history_open(&later, &memory, &key, &wrong), 0);
 	assert_int_equal(history_end(&later), 2);
 }
 
@@ -95,10 +98,10 @@ static void every_changed_byte_of_an_entry_is_noticed(void **state)
 	uint8_t *bytes = (uint8_t *)(uintptr_t)entry;
 	for (size_t i = 0; i < entry->size - sizeof(uint64_t); i++) {
 		bytes[i] ^= 0x10;
-		assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), -EBADMSG);
+		assert_int_equal(history_open(&later, &memory, &key, &wrong), -EBADMSG);
 		bytes[i] ^= 0x10;
 	}
-	assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), 0);
+	assert_int_equal(history_open(&later, &memory, &key, &wrong), 0);
 }
 
 static void no_header_makes_it_read_beyond_the_area(void **state)
@@ -107,6 +110,7 @@ static void no_header_makes_it_read_beyond_the_area(void **state)
 	const char *wrong;
 	struct history later;
 	static _Alignas(8) uint8_t damaged[AREA];
+	const struct history_memory there = { .address = damaged, .size = sizeof damaged, .size_max = sizeof damaged };
 	struct random random = { 5 };
 	for (uint8_t i = 1; i <= 5; i++)
 		add(i, 1, i);
@@ -114,7 +118,7 @@ static void no_header_makes_it_read_beyond_the_area(void **state)
 		memcpy(damaged, area, sizeof damaged);
 		for (unsigned i = 0; i <= random_below(&random, 3); i++)
 			damaged[random_below(&random, 256)] ^= (uint8_t)(1 + random_below(&random, 255));
-		int status = history_open(&later, damaged, sizeof damaged, &key, &wrong);
+		int status = history_open(&later, &there, &key, &wrong);
 		assert_true(status == 0 || status == -EBADMSG || status == -ENOENT);
 	}
 }
@@ -148,7 +152,7 @@ static void the_ring_holds_what_was_put_in(void **state)
 		assert_int_equal(number, begin);
 		struct history later;
 		if (step % 100 == 0)
-			assert_int_equal(history_open(&later, area, sizeof area, &key, &wrong), 0);
+			assert_int_equal(history_open(&later, &memory, &key, &wrong), 0);
 	}
 	assert_true(full > 10);
 }

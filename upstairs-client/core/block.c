@@ -3,10 +3,9 @@
  * A write with a wrong hash would wedge the downstairs for good (trap T1), and a block that a loss of power has
  * torn must not be spread: only what fits its context is written.
  */
-#define XXH_STATIC_LINKING_ONLY /* for a state without allocation */
 #include <string.h>
-#include <xxhash.h>
 
+#include "block-hash.h"
 #include "core/core-internal.h"
 
 struct history_entry *block_entry(struct upstairs *upstairs, uint64_t block)
@@ -51,13 +50,8 @@ static struct crucible_block_context context_of(const struct read_block *block, 
 		.is_encrypted = block->context.kind == CRUCIBLE_BLOCK_ENCRYPTED,
 		.encryption = block->context.encryption,
 	};
-	if (context.is_encrypted) {
-		XXH64_state_t state;
-		XXH64_reset(&state, 0);
-		XXH64_update(&state, &block->context.encryption, sizeof block->context.encryption);
-		XXH64_update(&state, block->data, size);
-		context.hash = XXH64_digest(&state);
-	}
+	if (context.is_encrypted)
+		context.hash = block_hash(&context.encryption, block->data, size);
 	return context;
 }
 

@@ -32,6 +32,7 @@ enum {
 	SILENCE_MS = 45000,
 	RETRY_MIN_MS = 100,
 	RETRY_MAX_MS = 5000,
+	SILENT_CLOSES_TOLD = 12, /* in each so many of them; about once a minute */
 	RECORD_RETRY_MS = 1000,
 	ERROR_REPORTS_MAX = 8, /* of one job; then the slot is given up */
 };
@@ -70,7 +71,8 @@ struct slot {
 	size_t outstanding_count;
 	uint64_t base;    /* id of the last flush sent on this connection; 0: none */
 	uint64_t last_heard, last_ping; /* ms */
-	uint64_t retry_at, retry_delay;
+	uint64_t retry_at, retry_delay, attempts;
+	uint64_t present_since; /* ms: negotiated; 0: it is not */
 	uint64_t replay_flush; /* job id */
 	uint64_t repaired_to;  /* REPAIR: blocks below this are there, or will be when the extent reopens */
 	struct crucible_uuid upstairs_id; /* ours, as this slot is told */
@@ -105,7 +107,7 @@ struct job {
 	uint64_t data_from;    /* REPLAY: block of the entry's data that `start` is */
 	uint64_t flush_number; /* FLUSH */
 	uint64_t covers;       /* FLUSH: entries below this number are durable where it is done */
-	struct upstairs_request *request; /* NULL: our own */
+	struct upstairs_request *request; /* of a WRITE a list; NULL: our own */
 	bool is_answered, has_data;
 	enum job_state states[UPSTAIRS_SLOTS];
 	bool asked[UPSTAIRS_SLOTS]; /* READ */
@@ -205,7 +207,7 @@ void job_send_repair(struct upstairs *upstairs, struct job *job, unsigned index,
 /* It is no longer on its way to the slot. */
 void job_unsent(struct upstairs *upstairs, struct job *job, unsigned index, enum job_state state);
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index);
-void jobs_submit(struct upstairs *upstairs, struct upstairs_request *request);
+void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests);
 /* Reads that no slot could take are sent. */
 void jobs_retry_reads(struct upstairs *upstairs);
 /* Requests that waited may become jobs now. */

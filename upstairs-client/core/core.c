@@ -370,12 +370,11 @@ void upstairs_deactivate(struct upstairs *upstairs)
 	slot_drop_doomed(upstairs);
 }
 
-void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request)
+void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *requests)
 {
+	jobs_submit(upstairs, requests);
 	if (upstairs->state >= UPSTAIRS_RELEASED)
-		upstairs->environment.complete(upstairs->environment.context, request, -EIO);
-	else
-		jobs_submit(upstairs, request);
+		jobs_fail_all(upstairs, -EIO);
 	slot_drop_doomed(upstairs);
 }
 
@@ -419,7 +418,7 @@ uint64_t upstairs_deadline(const struct upstairs *upstairs)
 			deadline = earlier(deadline, slot->last_heard + SILENCE_MS);
 		else if (slot->phase != SLOT_FAILED)
 			deadline = earlier(deadline, earlier(slot->last_heard + SILENCE_MS, slot->last_ping + PING_MS));
-		if (slot->phase == SLOT_COUNTED && !list_empty(&slot->outstanding))
+		if ((slot->phase == SLOT_COUNTED || upstairs->waiting) && !list_empty(&slot->outstanding))
 			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
 	}
 	if (upstairs->state == UPSTAIRS_SERVING && upstairs->flushed_to < history_end(&upstairs->history))
@@ -463,6 +462,11 @@ enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, un
 const char *upstairs_reason(const struct upstairs *upstairs)
 {
 	return upstairs->reason;
+}
+
+struct history *upstairs_history(struct upstairs *upstairs)
+{
+	return &upstairs->history;
 }
 
 void upstairs_geometry(const struct upstairs *upstairs, uint64_t *block_size, uint64_t *block_count)

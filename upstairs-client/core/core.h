@@ -50,9 +50,7 @@ struct upstairs_request {
 	const void *data;
 	const struct crucible_block_context *contexts;
 	void *user;
-	/* the core's */
-	struct upstairs_request *next;
-	struct job *job;
+	struct upstairs_request *next; /* to submit several; NULL behind the last */
 };
 
 struct upstairs_options {
@@ -131,7 +129,9 @@ void upstairs_deactivate(struct upstairs *upstairs);
 /* Another owner is known: stops everything at once. */
 void upstairs_fence(struct upstairs *upstairs, const char *why);
 
-void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request);
+/* One request or a list of them, by `next`, in the order of submission. Neighbouring writes of a list are done, and
+ * complete, as one. */
+void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *requests);
 
 void upstairs_connected(struct upstairs *upstairs, unsigned slot, const struct crucible_address *peer);
 void upstairs_disconnected(struct upstairs *upstairs, unsigned slot);
@@ -145,6 +145,8 @@ enum upstairs_state upstairs_state(const struct upstairs *upstairs);
 enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, unsigned slot);
 /* Why it is refused or fenced. */
 const char *upstairs_reason(const struct upstairs *upstairs);
+/* The one in use. The caller may take away memory that it does not need. */
+struct history *upstairs_history(struct upstairs *upstairs);
 /* Of the region, once that is known; zeros before. */
 void upstairs_geometry(const struct upstairs *upstairs, uint64_t *block_size, uint64_t *block_count);
 

@@ -5,7 +5,9 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define MAGIC UINT64_C(0x3279726f74736968) /* "history2" */
+#include "block-hash.h"
+
+#define MAGIC UINT64_C(0x3379726f74736968) /* "history3": changes with everything below */
 
 /* The ring: [tail, head) of `bytes` holds entries, oldest first, or, if it wraps round, [tail, wrap) and
  * [0, head). An entry never wraps. With it, what is known of the slots. */
@@ -74,103 +76,153 @@ static uint64_t size_of(const struct history *history, uint64_t count)
 	return (sizeof(struct stored) + count * each + 7) & ~UINT64_C(7);
 }
 
+/* Of all but the data, which the contexts cover. */
 static uint64_t checksum_of(const struct history_entry *entry)
 {
 	uint64_t head = XXH64(entry, offsetof(struct history_entry, checksum), 0);
-	return XXH64(entry + 1, entry->size - sizeof(struct stored), head);
+	return XXH64(history_contexts(entry), entry->count * sizeof(struct crucible_block_context), head);
 }
 
-int history_create(struct history *history, void *memory, size_t size, uint64_t block_size,
+size_t history_size_min(size_t bytes)
+{
+	enum { BLOCK_MIN = 512 };
+	return sizeof(struct history_area) + sizeof(struct stored) + bytes +
+		(bytes / BLOCK_MIN + 1) * sizeof(struct crucible_block_context);
+}
+
+int history_create(struct history *history, const struct history_memory *memory, uint64_t block_size,
 	const struct crucible_uuid *key)
 {
-	struct history_area *area = memory;
-	if (size < sizeof *area + 64)
+	struct history_area *area = memory->address;
+	if (memory->size < sizeof *area + 64 || memory->size > memory->size_max)
 		return -EINVAL;
 	area->magic = 0; /* until all of it is valid */
 	atomic_thread_fence(memory_order_release);
 	*area = (struct history_area){
 		.key = *key,
 		.block_size = block_size,
-		.capacity = (size - sizeof *area) & ~UINT64_C(7),
+		.capacity = (memory->size_max - sizeof *area) & ~UINT64_C(7),
 		.rings[0].next_number = 1,
 	};
 	atomic_thread_fence(memory_order_release);
 	area->magic = MAGIC;
-	history->area = area;
-	history->block_size = block_size;
+	*history = (struct history){ .area = area, .memory = *memory, .block_size = block_size };
 	return 0;
 }
 
-static bool is_position(const struct history_area *area, uint64_t position)
+/* How much of the ring is memory. */
+static uint64_t usable(const struct history *history)
 {
-	return position % 8 == 0 && position <= area->capacity - sizeof(struct stored);
+	uint64_t there = (history->memory.size - sizeof *history->area) & ~UINT64_C(7);
+	return there < history->area->capacity ? there : history->area->capacity;
+}
+
+static bool is_whole(const struct history *history, const struct history_entry *entry)
+{
+	const struct crucible_block_context *context = history_contexts(entry);
+	const uint8_t *block = history_data(entry);
+	if (entry->checksum != checksum_of(entry))
+		return false;
+	for (uint64_t i = 0; i < entry->count; i++, context++, block += history->block_size) {
+		if (context->hash != block_hash(context->is_encrypted ? &context->encryption : NULL, block, history->block_size))
+			return false;
+	}
+	return true;
 }
 
 /* Are the entries where the header says, whole, numbered in order, and the oldest where the ring begins? */
-static bool entries_are_valid(const struct history *history)
+static bool entries_are_valid(struct history *history)
 {
-	const struct history_area *area = history->area;
 	const struct ring *ring = ring_of(history);
-	uint64_t position = ring->newest, oldest = ring->tail, wrap = 0;
+	uint64_t position = ring->newest, oldest = ring->tail, wrap = 0, limit = usable(history);
 	for (uint64_t i = 1; i <= ring->count; i++) {
-		if (!is_position(area, position))
+		if (position % 8 != 0 || position > limit || limit - position < sizeof(struct stored))
 			return false;
 		const struct stored *stored = at(history, position);
 		const struct history_entry *entry = &stored->entry;
-		if (entry->number != ring->next_number - i || entry->count > area->capacity / area->block_size ||
-			entry->size != size_of(history, entry->count) || entry->size > area->capacity - position ||
-			entry->checksum != checksum_of(entry) || (i == 1 && ring->head != position + entry->size))
+		if (entry->number != ring->next_number - i || entry->count == 0 ||
+			entry->count > limit / history->block_size || entry->size != size_of(history, entry->count) ||
+			entry->size > limit - position || entry->start > UINT64_MAX - entry->count || !is_whole(history, entry) ||
+			(i == 1 && ring->head != position + entry->size))
 			return false;
 		if (i > 1 && position > oldest)
 			wrap = position + entry->size;
+		if (history->reach < entry->start + entry->count)
+			history->reach = entry->start + entry->count;
 		oldest = position;
 		position = stored->before;
 	}
 	return oldest == ring->tail && wrap == ring->wrap;
 }
 
-int history_open(struct history *history, void *memory, size_t size, const struct crucible_uuid *key,
-	const char **wrong)
+/* Could the numbers of the header be those of a history that lies in this memory? */
+static bool header_is_valid(const struct history *history)
 {
-	struct history_area *area = memory;
-	history->area = area;
-	if (size < sizeof *area + 64 || area->magic != MAGIC || memcmp(&area->key, key, sizeof *key) != 0)
-		return -ENOENT;
-	*wrong = "its header makes no sense";
-	if (area->capacity != ((size - sizeof *area) & ~UINT64_C(7)) || area->block_size < 512 ||
-		area->block_size > 65536)
-		return -EBADMSG;
+	const struct history_area *area = history->area;
 	const struct ring *ring = ring_of(history);
-	if (ring->tail > area->capacity || ring->head > area->capacity || ring->wrap > area->capacity ||
-		ring->count >= ring->next_number || ring->count > area->capacity / sizeof(struct stored))
-		return -EBADMSG;
+	uint64_t capacity = (history->memory.size_max - sizeof *area) & ~UINT64_C(7);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (ring->slots[i].place > ring->next_number || ring->slots[i].lies > 1)
-			return -EBADMSG;
+			return false;
 	}
+	return area->capacity <= capacity && area->block_size >= 512 && area->block_size <= 65536 &&
+		ring->tail <= usable(history) && ring->head <= usable(history) && ring->wrap <= usable(history) &&
+		ring->count < ring->next_number && ring->count <= usable(history) / sizeof(struct stored) &&
+		(ring->count > 0 || (ring->tail == 0 && ring->head == 0 && ring->wrap == 0));
+}
+
+int history_open(struct history *history, const struct history_memory *memory, const struct crucible_uuid *key,
+	const char **wrong)
+{
+	struct history_area *area = memory->address;
+	*history = (struct history){ .area = area, .memory = *memory };
+	if (memory->size < sizeof *area + 64 || memory->size > memory->size_max || area->magic == 0)
+		return -ENOENT;
+	*wrong = "it is none of this version";
+	if (area->magic != MAGIC)
+		return -EBADMSG;
+	*wrong = "it belongs to another claim";
+	if (memcmp(&area->key, key, sizeof *key) != 0)
+		return -EBADMSG;
+	*wrong = "its header makes no sense";
+	if (!header_is_valid(history))
+		return -EBADMSG;
 	history->block_size = area->block_size;
 	*wrong = "an entry is damaged";
 	return entries_are_valid(history) ? 0 : -EBADMSG;
 }
 
-/* Where `size` bytes are free behind the newest entry; capacity if nowhere. */
-static uint64_t find_room(const struct history *history, uint64_t size)
+size_t history_size_needed(const struct history *history)
 {
 	const struct ring *ring = ring_of(history);
-	uint64_t capacity = history->area->capacity;
-	if (ring->count == 0)
-		return size <= capacity ? 0 : capacity;
+	return sizeof *history->area + (ring->wrap > ring->head ? ring->wrap : ring->head);
+}
+
+void history_shrink(struct history *history, size_t size)
+{
+	history->memory.size = size;
+}
+
+/* Where `size` bytes are free behind the newest entry, among the first `limit`; UINT64_MAX if nowhere. */
+static uint64_t find_room(const struct history *history, uint64_t size, uint64_t limit)
+{
+	const struct ring *ring = ring_of(history);
 	if (ring->wrap) /* free is [head, tail) */
-		return size <= ring->tail - ring->head ? ring->head : capacity;
-	if (size <= capacity - ring->head)
+		return size <= ring->tail - ring->head ? ring->head : UINT64_MAX;
+	if (ring->head <= limit && size <= limit - ring->head) /* 0 if there is no entry */
 		return ring->head;
-	return size <= ring->tail ? 0 : capacity;
+	return size <= ring->tail ? 0 : UINT64_MAX;
 }
 
 struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count)
 {
-	uint64_t size = size_of(history, count), position = find_room(history, size);
-	if (position == history->area->capacity)
+	uint64_t size = size_of(history, count), position = find_room(history, size, usable(history));
+	if (position == UINT64_MAX && find_room(history, size, history->area->capacity) != UINT64_MAX) {
+		uint64_t end = sizeof *history->area + ring_of(history)->head + size;
+		history->memory.size = history->memory.grow(history->memory.context, end);
+		position = find_room(history, size, usable(history));
+	}
+	if (position == UINT64_MAX)
 		return NULL;
 	struct stored *stored = at(history, position);
 	stored->before = ring_of(history)->newest;

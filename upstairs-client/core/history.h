@@ -10,9 +10,12 @@
  *    number of the first entry that it may lack.
  * 3. Entries below the lowest place of the slots that are kept are dropped by history_trim(); the memory of
  *    an entry stays where it is until then.
- * 4. Every entry has a checksum over all of it; history_open() refuses an area in which one is wrong.
+ * 4. The checksum of an entry covers its numbers and contexts, and these the data: history_open() refuses an area in
+ *    which one is wrong. So a hash that would wedge a downstairs (trap T1) is not replayed either.
+ * 5. Memory is used from its beginning on, and no more of it than the entries at a time have needed; so it may be of a
+ *    file that grows, see struct history_memory.
  *
- * No I/O, no allocation. Not thread-safe: the core's thread.
+ * No I/O, no allocation. Not thread-safe: the core's thread. Sizes in bytes.
  */
 #ifndef UPSTAIRS_HISTORY_H
 #define UPSTAIRS_HISTORY_H
@@ -40,19 +43,36 @@ struct history_slot {
 	uint64_t lies;       /* 1: it reported an error in a flush, and all of it has to be copied */
 };
 
-struct history {
-	struct history_area *area;
-	uint64_t block_size;
+/* Where a history lies: `size_max` bytes of address space, aligned to 8, of which `size` are memory by now. */
+struct history_memory {
+	void *address;
+	size_t size, size_max;
+	/* Makes at least the first `size` bytes memory and returns how many are. Not called if size == size_max. */
+	size_t (*grow)(void *context, size_t size);
+	void *context;
 };
 
-/* Makes an empty history in `size` bytes at `memory`, aligned to 8, for one claim (`key`: any bytes that
- * change when the record does). Returns 0 or -EINVAL if the area is too small. */
-int history_create(struct history *history, void *memory, size_t size, uint64_t block_size,
+struct history {
+	struct history_area *area;
+	struct history_memory memory;
+	uint64_t block_size;
+	uint64_t reach; /* blocks: no entry that history_open() has found goes beyond */
+};
+
+/* What a history needs from the beginning to be of use, for blocks of any size: room for one write of `bytes`. */
+size_t history_size_min(size_t bytes);
+/* Makes an empty history for one claim (`key`: any bytes that change when the record does). Returns 0 or -EINVAL if
+ * the memory is too small. */
+int history_create(struct history *history, const struct history_memory *memory, uint64_t block_size,
 	const struct crucible_uuid *key);
-/* Takes over what an earlier process left. Returns 0, -ENOENT if there is none for `key`, or -EBADMSG if it is
- * damaged, with *wrong a constant text. */
-int history_open(struct history *history, void *memory, size_t size, const struct crucible_uuid *key,
+/* Takes over what an earlier process left. Returns 0; -ENOENT if there is none, or only zeros; -EBADMSG if it is not
+ * one for `key` and this version, or damaged, with *wrong a constant text. */
+int history_open(struct history *history, const struct history_memory *memory, const struct crucible_uuid *key,
 	const char **wrong);
+/* How much of the memory it needs to keep as it is now: the rest may be taken away, by history_shrink(). */
+size_t history_size_needed(const struct history *history);
+/* The memory is `size` bytes from now on, at least what is needed. */
+void history_shrink(struct history *history, size_t size);
 
 /* Room for a write of `count` blocks; NULL if there is none before a trim. */
 struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count);

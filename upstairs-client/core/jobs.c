@@ -5,6 +5,9 @@
  * Jobs before the last flush of the connection are left out and that flush stands for them, since a
  * downstairs forgets older ids when it completes a flush (crucible-protocol.md 4.2, trap T14). What a slot has
  * answered it has executed, and so need not be named.
+ *
+ * Writes that wait together and touch each other end to end become one job: a downstairs takes hardly longer for it
+ * than for one of them.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -317,13 +320,21 @@ static bool send_read(struct upstairs *upstairs, struct job *job)
 
 /* Answers */
 
+/* All of them. */
+static void complete(struct upstairs *upstairs, struct upstairs_request *requests, int error)
+{
+	for (struct upstairs_request *next; requests; requests = next) {
+		next = requests->next;
+		upstairs->environment.complete(upstairs->environment.context, requests, error);
+	}
+}
+
 static void answer(struct upstairs *upstairs, struct job *job, int error)
 {
-	struct upstairs_request *request = job->request;
+	struct upstairs_request *requests = job->request;
 	job->is_answered = true;
 	job->request = NULL;
-	if (request)
-		upstairs->environment.complete(upstairs->environment.context, request, error);
+	complete(upstairs, requests, error);
 }
 
 /* Invariant 2. */
@@ -574,16 +585,60 @@ void jobs_flush_unasked(struct upstairs *upstairs)
 		free_if_over(upstairs, job);
 }
 
-static int start_write(struct upstairs *upstairs, struct upstairs_request *request)
+static uint64_t request_max(const struct upstairs *upstairs)
 {
-	struct history_entry *entry = history_reserve(&upstairs->history, request->start, request->count);
+	return UPSTAIRS_REQUEST_MAX / upstairs->region.block_size;
+}
+
+static bool is_possible(const struct upstairs *upstairs, const struct upstairs_request *request)
+{
+	uint64_t blocks = upstairs->region.extent_size * upstairs->region.extent_count;
+	return request->operation == UPSTAIRS_FLUSH ||
+		(request->count > 0 && request->count <= request_max(upstairs) && request->start <= blocks &&
+			request->count <= blocks - request->start);
+}
+
+/* The last of the writes that one job can do: each begins where the one before it ends. A job costs every downstairs
+ * much the same, however long it is. */
+static struct upstairs_request *last_neighbour(const struct upstairs *upstairs, struct upstairs_request *first,
+	uint64_t *count)
+{
+	struct upstairs_request *last = first;
+	*count = first->count;
+	for (struct upstairs_request *next = first->next; next; last = next, next = next->next) {
+		if (next->operation != UPSTAIRS_WRITE || next->start != first->start + *count ||
+			!is_possible(upstairs, next) || *count + next->count > request_max(upstairs))
+			break;
+		*count += next->count;
+	}
+	return last;
+}
+
+static void fill(const struct upstairs *upstairs, struct history_entry *entry, const struct upstairs_request *request)
+{
+	for (uint64_t at = 0; at < entry->count; at += request->count, request = request->next) {
+		memcpy(history_contexts(entry) + at, request->contexts, request->count * sizeof *request->contexts);
+		memcpy((uint8_t *)history_data(entry) + at * upstairs->region.block_size, request->data,
+			request->count * upstairs->region.block_size);
+	}
+}
+
+/* A write, and the ones behind it that fit. */
+static int start_write(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last)
+{
+	uint64_t count;
+	*last = last_neighbour(upstairs, request, &count);
+	struct history_entry *entry = history_reserve(&upstairs->history, request->start, count);
+	if (!entry && *last != request) {
+		*last = request;
+		entry = history_reserve(&upstairs->history, request->start, request->count);
+	}
 	if (!entry) {
 		if (upstairs->flushed_to < history_end(&upstairs->history))
 			jobs_flush_unasked(upstairs);
 		return -EAGAIN;
 	}
-	memcpy(history_contexts(entry), request->contexts, request->count * sizeof *request->contexts);
-	memcpy(history_data(entry), request->data, request->count * upstairs->region.block_size);
+	fill(upstairs, entry, request);
 	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
 }
 
@@ -597,33 +652,28 @@ static int start_read(struct upstairs *upstairs, struct upstairs_request *reques
 	return 0;
 }
 
-/* Makes a job of the request. -EAGAIN: not now. */
-static int start(struct upstairs *upstairs, struct upstairs_request *request)
+/* Makes a job of the request, and of those behind it up to *last. -EAGAIN: not now. */
+static int start(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last)
 {
+	*last = request;
+	if (!is_possible(upstairs, request))
+		return -EINVAL;
 	switch (request->operation) {
 	case UPSTAIRS_READ:
 		return start_read(upstairs, request);
 	case UPSTAIRS_WRITE:
-		return start_write(upstairs, request);
+		return start_write(upstairs, request, last);
 	case UPSTAIRS_FLUSH:
 		return jobs_flush(upstairs, request) ? 0 : -ENOMEM;
 	}
 	return -EINVAL;
 }
 
-static bool is_possible(const struct upstairs *upstairs, const struct upstairs_request *request)
+void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests)
 {
-	uint64_t blocks = upstairs->region.extent_size * upstairs->region.extent_count;
-	return request->operation == UPSTAIRS_FLUSH ||
-		(request->count > 0 && request->count <= UPSTAIRS_REQUEST_MAX / upstairs->region.block_size &&
-			request->start <= blocks && request->count <= blocks - request->start);
-}
-
-void jobs_submit(struct upstairs *upstairs, struct upstairs_request *request)
-{
-	request->next = NULL;
-	*upstairs->waiting_end = request;
-	upstairs->waiting_end = &request->next;
+	*upstairs->waiting_end = requests;
+	while (*upstairs->waiting_end)
+		upstairs->waiting_end = &(*upstairs->waiting_end)->next;
 	jobs_go_on(upstairs);
 }
 
@@ -642,20 +692,18 @@ void jobs_retry_reads(struct upstairs *upstairs)
 
 void jobs_go_on(struct upstairs *upstairs)
 {
-	while (upstairs->waiting) {
-		struct upstairs_request *request = upstairs->waiting;
-		struct upstairs_request *next = request->next;
-		/* what is possible is not known before it serves */
-		int status = !is_serving(upstairs)   ? -EAGAIN
-			: is_possible(upstairs, request) ? start(upstairs, request)
-											 : -EINVAL;
+	/* what is possible is not known before it serves */
+	while (upstairs->waiting && is_serving(upstairs)) {
+		struct upstairs_request *request = upstairs->waiting, *last;
+		int status = start(upstairs, request, &last);
 		if (status == -EAGAIN)
 			return;
-		upstairs->waiting = next;
-		if (!next)
+		upstairs->waiting = last->next;
+		last->next = NULL;
+		if (!upstairs->waiting)
 			upstairs->waiting_end = &upstairs->waiting;
 		if (status < 0)
-			upstairs->environment.complete(upstairs->environment.context, request, status);
+			complete(upstairs, request, status);
 	}
 }
 
@@ -668,13 +716,10 @@ void jobs_fail_all(struct upstairs *upstairs, int error)
 			answer(upstairs, job, error);
 		job_free(upstairs, job);
 	}
-	while (upstairs->waiting) {
-		struct upstairs_request *request = upstairs->waiting;
-		upstairs->waiting = request->next;
-		if (!upstairs->waiting)
-			upstairs->waiting_end = &upstairs->waiting;
-		upstairs->environment.complete(upstairs->environment.context, request, error);
-	}
+	struct upstairs_request *waiting = upstairs->waiting;
+	upstairs->waiting = NULL;
+	upstairs->waiting_end = &upstairs->waiting;
+	complete(upstairs, waiting, error);
 }
 
 bool jobs_idle(const struct upstairs *upstairs)
@@ -712,7 +757,7 @@ void jobs_trim(struct upstairs *upstairs)
 		jobs_go_on(upstairs);
 }
 
-/* The oldest job of a slot is late, and two others have done it (design 6.2). */
+/* The oldest job of a slot is late, and two counted others have done it (design 6.2). */
 static bool is_late(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
@@ -731,6 +776,9 @@ void jobs_tick(struct upstairs *upstairs)
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->slots[i].phase == SLOT_COUNTED && is_late(upstairs, i))
 			slot_drop(upstairs, i, "does not answer, and two others have");
+		/* one that comes back may take its time, until it keeps the history so full that requests wait for it */
+		else if (slot_receives(&upstairs->slots[i]) && is_serving(upstairs) && upstairs->waiting && is_late(upstairs, i))
+			slot_drop(upstairs, i, "is too slow to come back while there is so much to write");
 	}
 	bool is_due = upstairs->now - upstairs->last_flush_at >= upstairs->options.flush_interval ||
 		history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2;

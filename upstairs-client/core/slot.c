@@ -83,9 +83,22 @@ void upstairs_connected(struct upstairs *upstairs, unsigned index, const struct 
 
 /* The end of a connection */
 
+/* Between three and five quarters of the delay, another part each time, so that many volumes do not come back in step.
+ * What is random is the session's id. */
+static uint64_t with_jitter(const struct upstairs *upstairs, struct slot *slot)
+{
+	uint64_t mixed = get_le64(upstairs->options.session_id.bytes) + ++slot->attempts * UINT64_C(0x9e3779b97f4a7c15);
+	mixed = (mixed ^ mixed >> 32) * UINT64_C(0xd6e8feb86659fd93);
+	return slot->retry_delay * 3 / 4 + (mixed >> 40) % (slot->retry_delay / 2);
+}
+
+/* Soon after a session that was good for a while, and later each time after one that was not. */
 static void try_later(struct upstairs *upstairs, struct slot *slot)
 {
-	slot->retry_at = upstairs->now + slot->retry_delay;
+	if (slot->present_since && upstairs->now - slot->present_since >= RETRY_MAX_MS)
+		slot->retry_delay = RETRY_MIN_MS;
+	slot->present_since = 0;
+	slot->retry_at = upstairs->now + with_jitter(upstairs, slot);
 	slot->retry_delay = slot->retry_delay * 2 < RETRY_MAX_MS ? slot->retry_delay * 2 : RETRY_MAX_MS;
 }
 
@@ -96,7 +109,7 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 	slot->doomed = NULL;
 	if (slot->phase == SLOT_ABSENT || slot->phase == SLOT_FAILED)
 		return;
-	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2)
+	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes % SILENT_CLOSES_TOLD == 2)
 		core_report(upstairs, index,
 			"closes right after our promotion: it has not seen the end of our last connection yet, or another client "
 			"with an equal or higher generation is active on it");
@@ -118,6 +131,8 @@ void slot_drop(struct upstairs *upstairs, unsigned index, const char *why)
 {
 	if (why)
 		core_report(upstairs, index, "%s: connection dropped", why);
+	else
+		upstairs->slots[index].retry_delay = RETRY_MIN_MS; /* it is not to blame */
 	upstairs->environment.disconnect(upstairs->environment.context, index);
 	slot_lost(upstairs, index);
 }
@@ -248,6 +263,8 @@ static void take_region(struct upstairs *upstairs, unsigned index, const struct 
 		wrong = region->encrypted ? "the region is encrypted" : "the region is not encrypted";
 	if (!wrong && !fits(region, &upstairs->region))
 		wrong = "its geometry is not that of the volume";
+	if (!wrong && upstairs->history.reach > region->extent_size * region->extent_count)
+		wrong = "it is shorter than the history says"; /* its replay would kill the downstairs (trap T21) */
 	if (!wrong)
 		wrong = wrong_region(upstairs, index, region);
 	if (wrong) {
@@ -298,7 +315,7 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 		slot_lies(upstairs, index); /* rolled back or wiped: whatever its numbers say, all of it is copied */
 	}
 	slot->phase = SLOT_PRESENT;
-	slot->retry_delay = RETRY_MIN_MS;
+	slot->present_since = upstairs->now;
 	core_advance(upstairs);
 }
 
