@@ -73,6 +73,8 @@ int claim_take(const struct config *config, const struct volume *volume, uint64_
 	if (status < 0)
 		return status;
 	grant(claim, present, now);
+	if (present)
+		claim->copies = present->copies;
 	return record_swap(config, volume->name, present, claim, reason);
 }
 
@@ -85,6 +87,28 @@ int claim_extend(const struct config *config, const char *volume, uint64_t now,
 	if (status == 0)
 		*claim = extended;
 	return status;
+}
+
+int claim_store_copies(const struct config *config, const char *volume, const char *claim_id,
+	const struct record_copies *copies, struct reason *reason)
+{
+	for (;;) {
+		struct record present;
+		int status = record_load(config, volume, &present, reason);
+		if (status == -ENOENT)
+			return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim record is gone", volume);
+		if (status < 0)
+			return status;
+		if (strcmp(present.claim_id, claim_id) != 0)
+			return reason_set(reason, -EOWNERDEAD, "%s: fenced: node %s has claimed it", volume, present.node);
+		if (present.released)
+			return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim has been released", volume);
+		struct record changed = present;
+		changed.copies = *copies;
+		status = record_swap(config, volume, &present, &changed, reason);
+		if (status != -ESTALE) /* refused for seq alone: read it again */
+			return status;
+	}
 }
 
 int claim_release(const struct config *config, const char *volume, const char *claim_id,

@@ -6,6 +6,7 @@
  *     the clock says.
  *  3. A volume of the local store is claimed only on the host that its volume file names.
  *  4. Release and claim are idempotent, keyed by the claim id.
+ *  5. What the record says of copies passes from claim to claim; only claim_store_copies() changes it.
  *
  * Blocking; processes may race. ownership.h puts claims and the role file of a VM together.
  */
@@ -36,6 +37,11 @@ int claim_extend(const struct config *config, const char *volume, uint64_t now,
 /* Marks the claim as released if the record still carries its id. 0 also if it no longer does. */
 int claim_release(const struct config *config, const char *volume, const char *claim_id,
 	struct reason *reason);
+
+/* Stores which copies count in the record of a claim that is ours. Idempotent, so it may be repeated when its
+ * outcome is unknown. Returns 0, -EOWNERDEAD if the record no longer carries the id, or another errno. */
+int claim_store_copies(const struct config *config, const char *volume, const char *claim_id,
+	const struct record_copies *copies, struct reason *reason);
 
 /* The id of this boot of this host. Returns 0 or an errno. */
 int claim_boot_id(char boot_id[RECORD_ID_SIZE]);

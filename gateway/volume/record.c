@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <uuid/uuid.h>
 
 #include "checked-json.h"
 #include "cleanup.h"
@@ -19,6 +20,58 @@ char *record_path(const struct config *config, const char *volume)
 
 /* text form */
 
+static bool encode_slot(struct json_object *slots, const struct record_copy *slot)
+{
+	struct json_object *item = json_object_new_object();
+	bool complete = json_add_switch(item, "in_sync", slot->in_sync) &&
+		json_add_switch(item, "needs_full_copy", slot->needs_full_copy) &&
+		json_add_text(item, "region", slot->region);
+	return json_append(slots, item) && complete;
+}
+
+static bool encode_copies(struct json_object *record, const struct record_copies *copies)
+{
+	if (!copies->exists)
+		return true;
+	struct json_object *object = json_object_new_object();
+	struct json_object *slots = json_object_new_array();
+	bool complete = json_add_switch(object, "clean", copies->clean) &&
+		json_add_number(object, "stamped", copies->stamped);
+	for (unsigned i = 0; i < RECORD_SLOTS; i++)
+		complete = slots && encode_slot(slots, &copies->slots[i]) && complete;
+	complete = json_add(object, "slots", slots) && complete;
+	return json_add(record, "copies", object) && complete;
+}
+
+static bool decode_slot(struct json_object *item, struct record_copy *slot)
+{
+	uuid_t id;
+	return json_switch(item, "in_sync", &slot->in_sync) &&
+		json_switch(item, "needs_full_copy", &slot->needs_full_copy) &&
+		json_text(item, "region", slot->region, sizeof slot->region) &&
+		(slot->region[0] == '\0' || uuid_parse(slot->region, id) == 0);
+}
+
+/* A record without copies is valid: not every backend has them. */
+static bool decode_copies(struct json_object *record, struct record_copies *copies)
+{
+	struct json_object *object, *slots;
+	if (!json_object_object_get_ex(record, "copies", &object))
+		return true;
+	copies->exists = true;
+	if (!json_object_is_type(object, json_type_object) || !json_switch(object, "clean", &copies->clean) ||
+		!json_number(object, "stamped", &copies->stamped) || copies->stamped > RECORD_NUMBER_MAX ||
+		!json_object_object_get_ex(object, "slots", &slots) || !json_object_is_type(slots, json_type_array) ||
+		json_object_array_length(slots) != RECORD_SLOTS)
+		return false;
+	for (unsigned i = 0; i < RECORD_SLOTS; i++) {
+		struct json_object *item = json_object_array_get_idx(slots, i);
+		if (!json_object_is_type(item, json_type_object) || !decode_slot(item, &copies->slots[i]))
+			return false;
+	}
+	return true;
+}
+
 char *record_encode(const struct record *record)
 {
 	CLEANUP_JSON struct json_object *object = json_object_new_object();
@@ -29,7 +82,8 @@ char *record_encode(const struct record *record)
 		!json_add_text(object, "boot_id", record->boot_id) ||
 		!json_add_number(object, "generation_first", record->generation_first) ||
 		!json_add_number(object, "generation_last", record->generation_last) ||
-		!json_add_switch(object, "released", record->released))
+		!json_add_switch(object, "released", record->released) ||
+		!encode_copies(object, &record->copies))
 		return NULL;
 	return checked_json_encode(object);
 }
@@ -53,6 +107,7 @@ int record_decode(const char *text, size_t length, struct record *record, const 
 		!json_number(object, "generation_first", &record->generation_first) ||
 		!json_number(object, "generation_last", &record->generation_last) ||
 		!json_switch(object, "released", &record->released) ||
+		!decode_copies(object, &record->copies) ||
 		record->claim_id[0] == '\0' || record->node[0] == '\0' ||
 		record->generation_first > record->generation_last ||
 		record->generation_last > RECORD_NUMBER_MAX || record->seq > RECORD_NUMBER_MAX)

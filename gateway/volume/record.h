@@ -15,7 +15,19 @@
 
 #include "config.h"
 
-enum { RECORD_ID_SIZE = 37, RECORD_NODE_SIZE = 256 };
+enum { RECORD_ID_SIZE = 37, RECORD_NODE_SIZE = 256, RECORD_SLOTS = 3 };
+
+/* Crucible: which of the three copies of a volume count (design section 6). Kept from claim to claim. */
+struct record_copies {
+	bool exists; /* false: never activated, or another backend */
+	bool clean;  /* the last owner flushed everything before it released them */
+	uint64_t stamped; /* the generation that those in sync show at least */
+	struct record_copy {
+		bool in_sync;
+		bool needs_full_copy; /* what it shows of itself proves nothing */
+		char region[RECORD_ID_SIZE]; /* its UUID; "": not known yet */
+	} slots[RECORD_SLOTS];
+};
 
 struct record {
 	char claim_id[RECORD_ID_SIZE]; /* random UUID, new with each claim */
@@ -24,6 +36,7 @@ struct record {
 	char boot_id[RECORD_ID_SIZE];
 	uint64_t generation_first, generation_last;
 	bool released;
+	struct record_copies copies;
 };
 
 /* Returns 0, -ENOENT if the volume has none, -EBADMSG if it is damaged, or another errno. */

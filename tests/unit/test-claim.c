@@ -307,6 +307,66 @@ static void a_release_marks_the_record_and_keeps_its_generations(void **state)
 	assert_int_equal(record.generation_last, claim.generation_last);
 }
 
+/* which copies count */
+
+static const struct record_copies some_copies = {
+	.exists = true,
+	.clean = true,
+	.stamped = IN_2024,
+	.slots = { { .in_sync = true, .region = "0b0a2d7c-92ab-4ba7-8d6f-6d9d2f0d7a11" }, { .in_sync = true },
+		{ .needs_full_copy = true } },
+};
+
+static int store_copies(const struct record *claim)
+{
+	return claim_store_copies(&config, NAME, claim->claim_id, &some_copies, &reason);
+}
+
+static void copies_are_stored_as_often_as_asked_and_change_nothing_else(void **state)
+{
+	(void)state;
+	struct record claim = take(IN_2024);
+	assert_false(present().copies.exists);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(store_copies(&claim), 0);
+		struct record record = present();
+		assert_string_equal(record.claim_id, claim.claim_id);
+		assert_int_equal(record.seq, claim.seq + i);
+		assert_int_equal(record.generation_last, claim.generation_last);
+		assert_memory_equal(&record.copies, &some_copies, sizeof some_copies);
+	}
+}
+
+static void copies_pass_from_claim_to_claim(void **state)
+{
+	(void)state;
+	struct record claim = take(IN_2024);
+	assert_int_equal(store_copies(&claim), 0);
+	assert_int_equal(claim_release(&config, NAME, claim.claim_id, &reason), 0);
+	claim = take(IN_2024);
+	assert_memory_equal(&claim.copies, &some_copies, sizeof some_copies);
+	assert_int_equal(claim_take(&config, &volume, IN_2024, true, &claim, &reason), 0);
+	assert_memory_equal(&claim.copies, &some_copies, sizeof some_copies);
+	struct record record = present();
+	assert_memory_equal(&record.copies, &some_copies, sizeof some_copies);
+}
+
+static void who_lost_the_claim_stores_no_copies(void **state)
+{
+	(void)state;
+	struct record old = take(IN_2024), newer = take(IN_2024);
+	assert_int_equal(store_copies(&old), -EOWNERDEAD);
+	assert_non_null(strstr(reason.text, "node-a has claimed it"));
+	assert_int_equal(claim_release(&config, NAME, newer.claim_id, &reason), 0);
+	assert_int_equal(store_copies(&newer), -EOWNERDEAD);
+	assert_non_null(strstr(reason.text, "released"));
+	assert_false(present().copies.exists);
+	struct record last = present();
+	assert_int_equal(record_remove(&config, NAME, &last, &reason), 0);
+	assert_int_equal(store_copies(&newer), -EOWNERDEAD);
+	assert_non_null(strstr(reason.text, "is gone"));
+}
+
 static void releasing_again_changes_nothing(void **state)
 {
 	(void)state;
@@ -451,6 +511,9 @@ int main(void)
 		test(an_extended_claim_keeps_its_id_and_gets_higher_generations),
 		test(a_superseded_claim_is_not_extended),
 		test(a_release_marks_the_record_and_keeps_its_generations),
+		test(copies_are_stored_as_often_as_asked_and_change_nothing_else),
+		test(copies_pass_from_claim_to_claim),
+		test(who_lost_the_claim_stores_no_copies),
 		test(releasing_again_changes_nothing),
 		test(a_claim_of_somebody_else_is_not_released),
 		test(releasing_without_a_record_is_no_error),

@@ -40,12 +40,22 @@ static struct record new_record(void)
 	};
 }
 
+static bool same_copies(const struct record_copies *a, const struct record_copies *b)
+{
+	bool same = a->exists == b->exists && a->clean == b->clean && a->stamped == b->stamped;
+	for (unsigned i = 0; i < RECORD_SLOTS; i++)
+		same = same && a->slots[i].in_sync == b->slots[i].in_sync &&
+			a->slots[i].needs_full_copy == b->slots[i].needs_full_copy &&
+			strcmp(a->slots[i].region, b->slots[i].region) == 0;
+	return same;
+}
+
 static bool same(const struct record *a, const struct record *b)
 {
 	return strcmp(a->claim_id, b->claim_id) == 0 && a->seq == b->seq &&
 		   strcmp(a->node, b->node) == 0 && strcmp(a->boot_id, b->boot_id) == 0 &&
 		   a->generation_first == b->generation_first && a->generation_last == b->generation_last &&
-		   a->released == b->released;
+		   a->released == b->released && same_copies(&a->copies, &b->copies);
 }
 
 static int swap(const struct record *expected, struct record *fresh)
@@ -80,13 +90,20 @@ static void expect_stored(const struct record *wanted)
 static void a_record_is_decoded_to_the_same(void **state)
 {
 	(void)state;
-	struct record records[] = { new_record(), new_record(), new_record(), new_record() };
+	struct record records[] = { new_record(), new_record(), new_record(), new_record(), new_record(),
+		new_record() };
 	records[1].released = true;
 	memset(records[2].node, 'n', RECORD_NODE_SIZE - 1);
 	strcpy(records[3].node, "\xc3\xa4 \"\\/\n\t\x01");
 	records[3].seq = INT64_MAX / 2;
 	records[3].generation_first = 0;
 	records[3].generation_last = INT64_MAX / 2;
+	records[4].copies = (struct record_copies){ .exists = true, .clean = true };
+	records[5].copies = (struct record_copies){
+		.exists = true,
+		.stamped = INT64_MAX / 2,
+		.slots = { { .in_sync = true, .region = ID }, { .needs_full_copy = true, .region = OTHER_ID }, { 0 } },
+	};
 	for (size_t i = 0; i < sizeof records / sizeof records[0]; i++) {
 		struct record back;
 		const char *wrong;
@@ -259,6 +276,46 @@ static void a_right_checksum_does_not_excuse_wrong_fields(void **state)
 				is_changed && changes[i].field == k ? changes[i].instead : fields[k]);
 		used += (size_t)snprintf(json + used, sizeof json - used, "}");
 		if (decode_json(json, used, &wrong) != (is_changed ? -EBADMSG : 0))
+			fail_msg("%s", json);
+	}
+}
+
+#define SLOT "{\"in_sync\":true,\"needs_full_copy\":false,\"region\":\"" ID "\"}"
+#define COPIES(clean, stamped, slots) "{\"clean\":" clean ",\"stamped\":" stamped ",\"slots\":" slots "}"
+#define SLOTS "[" SLOT "," SLOT "," SLOT "]"
+
+static void a_right_checksum_does_not_excuse_wrong_copies(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *copies;
+		int status;
+	} cases[] = {
+		{ COPIES("true", "0", SLOTS), 0 },
+		{ COPIES("false", "1700000000", SLOTS), 0 },
+		{ "null", -EBADMSG },
+		{ "[]", -EBADMSG },
+		{ "{}", -EBADMSG },
+		{ COPIES("1", "0", SLOTS), -EBADMSG },
+		{ COPIES("true", "-1", SLOTS), -EBADMSG },
+		{ COPIES("true", "4611686018427387904", SLOTS), -EBADMSG },
+		{ COPIES("true", "0", "null"), -EBADMSG },
+		{ COPIES("true", "0", "[]"), -EBADMSG },
+		{ COPIES("true", "0", "[" SLOT "," SLOT "]"), -EBADMSG },
+		{ COPIES("true", "0", "[" SLOT "," SLOT "," SLOT "," SLOT "]"), -EBADMSG },
+		{ COPIES("true", "0", "[" SLOT "," SLOT ",7]"), -EBADMSG },
+		{ COPIES("true", "0", "[" SLOT "," SLOT ",{\"in_sync\":true,\"region\":\"\"}]"), -EBADMSG },
+		{ COPIES("true", "0", "[" SLOT "," SLOT ",{\"in_sync\":true,\"needs_full_copy\":true,\"region\":\"x\"}]"),
+			-EBADMSG },
+	};
+	char json[1500];
+	const char *wrong;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		int used = snprintf(json, sizeof json,
+			"{" FIELD_VERSION "," FIELD_ID "," FIELD_SEQ "," FIELD_NODE "," FIELD_BOOT "," FIELD_FIRST
+			"," FIELD_LAST "," FIELD_RELEASED ",\"copies\":%s}",
+			cases[i].copies);
+		if (decode_json(json, (size_t)used, &wrong) != cases[i].status)
 			fail_msg("%s", json);
 	}
 }
@@ -603,6 +660,7 @@ int main(void)
 		cmocka_unit_test(every_inserted_or_lost_byte_is_refused),
 		cmocka_unit_test(two_records_in_one_file_are_refused),
 		cmocka_unit_test(a_right_checksum_does_not_excuse_wrong_fields),
+		cmocka_unit_test(a_right_checksum_does_not_excuse_wrong_copies),
 		cmocka_unit_test(a_right_checksum_does_not_excuse_what_is_no_object),
 		cmocka_unit_test(another_version_is_told_apart_from_damage),
 		test(a_volume_without_a_record_is_enoent),
