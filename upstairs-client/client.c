@@ -69,6 +69,7 @@ static void environment_release(void *context, void *memory)
 /* To be called before anything else is told to the core; it may close links. */
 static void tell_time(struct client *client)
 {
+	upstairs_clock(client->core, uv_hrtime() / 1000);
 	if (client->told != now(client)) {
 		client->told = now(client);
 		upstairs_tick(client->core, client->told);
@@ -297,7 +298,7 @@ static void make_ready(struct client *client, struct client_request *request, in
 		environment_complete(client, &request->core, status);
 		return;
 	}
-	if (request->operation == UPSTAIRS_WRITE)
+	if (request->operation == UPSTAIRS_WRITE || request->operation == UPSTAIRS_WRITE_ZEROES)
 		client->last_write = now(client);
 	request->core.next = NULL;
 	*client->ready_end = &request->core;
@@ -341,8 +342,9 @@ static bool seal(struct client *client, struct client_request *request, int *sta
 static int find_blocks(const struct client *client, struct client_request *request)
 {
 	uint64_t block_size = block_size_of(client);
+	bool may_be_longer = request->operation == UPSTAIRS_WRITE_ZEROES;
 	if (block_size == 0 || request->offset % block_size || request->length % block_size ||
-		request->length > UPSTAIRS_REQUEST_MAX)
+		(request->length > UPSTAIRS_REQUEST_MAX && !may_be_longer))
 		return -EINVAL;
 	request->core.start = request->offset / block_size;
 	request->core.count = request->length / block_size;
@@ -353,7 +355,9 @@ void client_submit(struct client *client, struct client_request *request)
 {
 	int status = 0;
 	request->contexts = NULL;
-	request->core = (struct upstairs_request){ .operation = request->operation, .data = request->buffer };
+	request->core = (struct upstairs_request){
+		.operation = request->operation, .flags = request->flags, .data = request->buffer
+	};
 	if (request->operation != UPSTAIRS_FLUSH)
 		status = find_blocks(client, request);
 	if (status == 0 && request->operation == UPSTAIRS_WRITE && !seal(client, request, &status))
@@ -396,6 +400,8 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 		.leave_after = options->leave_after,
 		.wait_for_named = options->wait_for_named,
 		.flush_interval = options->flush_interval,
+		.hedge_after = options->hedge_after,
+		.recovery_budget = options->recovery_budget,
 	};
 	struct history history;
 	const struct history_memory *memory = history_file_memory(options->history);
@@ -487,6 +493,33 @@ void client_close(struct client *client)
 	uv_close((uv_handle_t *)&client->timer, on_handle_closed);
 	uv_close((uv_handle_t *)&client->turn, on_handle_closed);
 	uv_close((uv_handle_t *)&client->busy, on_handle_closed);
+}
+
+int client_replace(struct client *client, unsigned slot, const struct sockaddr_storage *target)
+{
+	struct sockaddr_storage old = client->targets[slot];
+	client->targets[slot] = *target;
+	tell_time(client);
+	int status = upstairs_replace(client->core, slot);
+	if (status < 0)
+		client->targets[slot] = old;
+	wake(client);
+	return status;
+}
+
+int client_retry(struct client *client, unsigned slot)
+{
+	tell_time(client);
+	wake(client);
+	return upstairs_retry(client->core, slot);
+}
+
+bool client_is_hole(const struct client *client, uint64_t offset, uint64_t length, uint64_t *alike)
+{
+	uint64_t block_size = block_size_of(client), blocks;
+	bool is_hole = upstairs_is_hole(client->core, offset / block_size, length / block_size, &blocks);
+	*alike = blocks * block_size;
+	return is_hole;
 }
 
 const struct upstairs *client_core(const struct client *client)

@@ -24,7 +24,8 @@ struct client_options {
 	const struct tls_identity *identity; /* the caller's, until closed(); NULL: no TLS */
 	uint64_t block_size;                 /* of the regions */
 	const void *key;     /* INTEGRITY_KEY_SIZE bytes, copied; NULL: the regions are not encrypted */
-	uint64_t leave_after, wait_for_named, flush_interval; /* ms, see core.h */
+	/* ms, see core.h */
+	uint64_t leave_after, wait_for_named, flush_interval, hedge_after, recovery_budget;
 	/* The caller's, until closed() has been called. What an earlier process left in it under the same key is taken
 	 * over; what is not that is reported and given up. */
 	struct history_file *history;
@@ -40,11 +41,12 @@ struct client_user {
 	void (*closed)(void *context);
 };
 
-/* A request of up to UPSTAIRS_REQUEST_MAX bytes. The caller's again in done(). */
+/* A request of up to UPSTAIRS_REQUEST_MAX bytes, or more if it is WRITE_ZEROES. The caller's again in done(). */
 struct client_request {
 	enum upstairs_operation operation;
+	unsigned flags; /* enum upstairs_flag, of WRITE_ZEROES */
 	uint64_t offset, length;
-	void *buffer; /* of a write: must stay as it is until done() */
+	void *buffer; /* of a write: must stay as it is until done(); of READ: filled */
 	void (*done)(struct client_request *request, int error);
 	/* the client's */
 	struct upstairs_request core;
@@ -61,6 +63,13 @@ struct client;
 struct client *client_open(uv_loop_t *loop, const struct client_options *options, const struct client_user *user);
 void client_activate(struct client *client, uint64_t generation, const struct upstairs_record *record);
 void client_submit(struct client *client, struct client_request *request);
+/* Does [offset, offset + length) begin with blocks that were never written, as far as that is known without reading?
+ * *alike is how many bytes from `offset` on are so, or are not known to be. In done() of a read it tells where its
+ * holes are: what is a hole then was read as zeros. */
+bool client_is_hole(const struct client *client, uint64_t offset, uint64_t length, uint64_t *alike);
+/* The slot gets a new, empty region at this address; see upstairs_replace(). */
+int client_replace(struct client *client, unsigned slot, const struct sockaddr_storage *target);
+int client_retry(struct client *client, unsigned slot); /* see upstairs_retry() */
 void client_record_stored(struct client *client, enum upstairs_stored outcome);
 void client_deactivate(struct client *client);
 /* Drops everything and frees itself, then calls closed(). Requests in flight are forgotten; they are the caller's again

@@ -308,6 +308,8 @@ static void start(struct host *host, struct world *world, bool resumes)
 		.leave_after = 3000,
 		.wait_for_named = 3000,
 		.flush_interval = 2000,
+		.hedge_after = 20,
+		.recovery_budget = world->seed % 4 == 0, /* or none */
 	};
 	struct crucible_uuid key = key_of(host->claim);
 	const char *wrong = "";
@@ -422,8 +424,10 @@ void gateway_kill(struct gateway *gateway)
 
 void gateway_tick(struct gateway *gateway)
 {
-	if (gateway->upstairs && gateway->upstairs->now != gateway->world->now)
-		upstairs_tick(gateway->upstairs, gateway->world->now);
+	if (!gateway->upstairs || gateway->upstairs->now == gateway->world->now)
+		return;
+	upstairs_clock(gateway->upstairs, gateway->world->now * 1000);
+	upstairs_tick(gateway->upstairs, gateway->world->now);
 }
 
 void gateway_deactivate(struct gateway *gateway)

@@ -13,6 +13,7 @@
  *                               writes, reads and flushes that overlap; then every block is read. FILE says what
  *                               each may hold (block-check.h), over all runs. SIGTERM ends the load early
  *   idle SECONDS                does nothing, as a client that has nothing to do
+ *   map                         what is known to be a hole: lines of offset, length, "hole" or "data"
  *   status
  *   wait                        until all three slots are active
  * The record lies in FILE and is made by the first start. With --history a start after kill -9 goes on where the killed
@@ -383,6 +384,14 @@ static void on_idle(uv_timer_t *timer)
 	end(timer->data);
 }
 
+static void show_map(const struct io *io, uint64_t end)
+{
+	for (uint64_t at = 0, alike; at < end; at += alike) {
+		bool is_hole = client_is_hole(io->client, at, end - at, &alike);
+		printf("%" PRIu64 " %" PRIu64 " %s\n", at, alike, is_hole ? "hole" : "data");
+	}
+}
+
 static void begin(struct io *io)
 {
 	const char *what = io->words[0];
@@ -422,6 +431,9 @@ static void begin(struct io *io)
 		uv_timer_start(&io->checks, on_idle, number(io, 1) * 1000, 0);
 	} else if (strcmp(what, "wait") == 0) {
 		io->waits = true;
+	} else if (strcmp(what, "map") == 0) {
+		show_map(io, block_size * block_count);
+		end(io);
 	} else if (strcmp(what, "flush") == 0) {
 		io->flushes = true;
 		io->end = 0;
@@ -543,7 +555,14 @@ int main(int argc, char **argv)
 		{ 0 },
 	};
 	static struct io io;
-	struct client_options options = { .block_size = 4096, .leave_after = 3000, .wait_for_named = 3000, .flush_interval = 2000 };
+	struct client_options options = {
+		.block_size = 4096,
+		.leave_after = 3000,
+		.wait_for_named = 3000,
+		.flush_interval = 2000,
+		.hedge_after = 20,
+		.recovery_budget = 30000,
+	};
 	const char *authority = NULL, *certificate = NULL, *certificate_key = NULL;
 	uint64_t generation = 0;
 	unsigned targets = 0;

@@ -54,6 +54,8 @@ static void fence_begin(struct upstairs *upstairs)
 			upstairs->slots[i].phase = SLOT_JOINING;
 		upstairs->fence_asked[i] = false;
 	}
+	holes_begin(upstairs);
+	recovery_begin(upstairs);
 	upstairs->fence = FENCE_READ;
 	upstairs->fence_block = 0;
 	fence_ask(upstairs);
@@ -96,7 +98,7 @@ void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned 
 	}
 	struct history_entry *entry = fence_entry(upstairs);
 	if (!entry) {
-		slot_drop(upstairs, index, "out of memory");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 		return;
 	}
 	block_fill(upstairs, entry, &block);
@@ -104,7 +106,7 @@ void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned 
 	struct job *write = jobs_write(upstairs, entry, NULL);
 	struct job *flush = write ? jobs_flush(upstairs, NULL) : NULL;
 	if (!flush) {
-		slot_drop(upstairs, index, "out of memory");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 		return;
 	}
 	flush->is_answered = false; /* it stays until the fence is done */
@@ -223,7 +225,7 @@ static void resume(struct upstairs *upstairs)
 		trusted += is_trusted(upstairs, i);
 		if (slot->phase == SLOT_PRESENT && slot->is_named && replay_is_possible(upstairs, i) &&
 			!replay_begin(upstairs, i))
-			slot_drop(upstairs, i, "out of memory");
+			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 		is_ready[i] = slot->phase == SLOT_JOINING;
 	}
 	unsigned ready = count(is_ready);

@@ -3,6 +3,13 @@
  *   core.c      life, state, the record, time
  *   slot.c      one connection: negotiation, pings, what a frame means
  *   jobs.c      requests as jobs: dependencies, sending, acknowledging, the end of a job
+ *   reads.c     which slot a read goes to, and what becomes of its answer
+ *   holes.c     which blocks were never written
+ *   zeroes.c    WRITE_ZEROES
+ *   heal.c      a damaged block is written again
+ *   replace.c   another region takes a slot's place
+ *   status.c    what an operator should know
+ *   recovery.c  how long a mend would take, and flushes that keep it short
  *   replay.c    a slot comes back by the history
  *   activate.c  which slots a start trusts, and the fence
  *   block.c     one block as it was read, to be written again
@@ -24,6 +31,7 @@
 #define UPSTAIRS_CORE_INTERNAL_H
 
 #include "core/core.h"
+#include "core/empty.h"
 #include "list.h"
 
 enum {
@@ -77,6 +85,13 @@ struct slot {
 	uint64_t repaired_to;  /* REPAIR: blocks below this are there, or will be when the extent reopens */
 	struct crucible_uuid upstairs_id; /* ours, as this slot is told */
 	unsigned silent_closes; /* in a row, right after PromoteToActive */
+	bool is_replaced; /* its region is to be forgotten: no connection before the record has done so */
+	uint64_t connected_at;    /* ms */
+	enum upstairs_trouble trouble; /* when it was last no copy; not looked at while it is counted */
+	char error[160];
+	uint64_t left;            /* how often it was counted, and then was not any more */
+	uint64_t damaged, healed; /* blocks, so far */
+	uint64_t read_cost; /* of the last reads: 1/16 us for one of 32 KiB with nothing before it; 0: not known */
 	const char *doomed;     /* why it is dropped when the present input has been dealt with; NULL: it is not */
 };
 
@@ -87,7 +102,14 @@ enum job_state {
 	JOB_DONE,
 };
 
-enum job_kind { JOB_READ, JOB_WRITE, JOB_FLUSH, JOB_REPLAY, JOB_REPAIR };
+enum job_kind {
+	JOB_READ,
+	JOB_WRITE,
+	JOB_FLUSH,
+	JOB_REPLAY,
+	JOB_REPAIR,
+	JOB_NO_OP, /* shows that the slot still takes our jobs */
+};
 
 /* A job in one stretch of the range table. */
 struct range_link {
@@ -100,6 +122,7 @@ struct job {
 	struct range_link range_links[2];
 	struct list all_link;  /* upstairs.jobs, by rising id */
 	struct list held_link; /* upstairs.held_reads */
+	struct list late_link; /* upstairs.late_reads */
 	uint64_t id;
 	enum job_kind kind;
 	uint64_t start, count;
@@ -110,8 +133,9 @@ struct job {
 	struct upstairs_request *request; /* of a WRITE a list; NULL: our own */
 	bool is_answered, has_data;
 	enum job_state states[UPSTAIRS_SLOTS];
-	bool asked[UPSTAIRS_SLOTS]; /* READ */
-	uint64_t since;             /* ms */
+	uint64_t since; /* ms */
+	uint64_t late_at, sent_at; /* READ: ms; us */
+	uint64_t sent_behind;      /* READ: jobs that were outstanding on its slot */
 	unsigned error_reports;
 };
 
@@ -119,6 +143,7 @@ enum fence_step { FENCE_NONE, FENCE_READ, FENCE_WRITE, FENCE_RECORD };
 
 struct mend;
 struct repair;
+struct heal;
 
 struct upstairs {
 	struct upstairs_options options;
@@ -137,7 +162,14 @@ struct upstairs {
 	uint64_t store_again_at; /* the outcome of the last store is not known; 0: it is */
 
 	struct list jobs, by_id[JOB_BUCKETS], by_range[JOB_BUCKETS];
-	struct list held_reads; /* have their data, and wait for writes to be acknowledged */
+	struct list held_reads;   /* jobs: have their data, and wait for writes to be acknowledged */
+	struct list parked_reads; /* requests: no slot can take them now */
+	struct list late_reads;   /* jobs on their way, by the time at which another slot is asked too */
+	struct list zeroing;      /* requests: of zeroes, under way */
+	struct empty_map *empty;  /* NULL: not known */
+	struct crucible_block_context *zero_contexts; /* of as many blocks as a part of zeroes has; NULL: not made */
+	uint64_t clock;           /* us, see upstairs_clock(); 0: there is none */
+	uint64_t hedged_reads;    /* so far */
 	uint64_t next_id, flush_number;
 	uint64_t flushed_to; /* history number that the last flush sent covers */
 	uint64_t last_flush_at;
@@ -145,11 +177,17 @@ struct upstairs {
 	uint64_t *dependencies; /* room for those of one job */
 	size_t dependencies_room;
 
+	uint64_t *dirty; /* a bit for each extent, written since the last flush was sent; NULL: not known */
+	uint64_t dirty_count;
+	uint64_t copy_rate; /* bytes a ms, as measured; 0: not yet */
+
 	/* activation */
 	uint64_t activation_began;
 	bool in_activation[UPSTAIRS_SLOTS];
 	struct mend *mend;
 	struct repair *repair;
+	struct heal *heal;  /* NULL: nothing was ever damaged */
+	uint64_t unhealed; /* blocks whose copies left no safe choice, so far */
 	enum fence_step fence;
 	uint64_t fence_job, fence_covers, fence_block;
 	bool fence_asked[UPSTAIRS_SLOTS]; /* for the block */
@@ -169,6 +207,8 @@ void core_refuse(struct upstairs *upstairs, const char *format, ...) __attribute
 /* Something that decides about slots, record or state has changed: goes on wherever that is possible. */
 void core_advance(struct upstairs *upstairs);
 unsigned core_counted(const struct upstairs *upstairs);
+/* us: as fine as there is. */
+uint64_t core_clock(const struct upstairs *upstairs);
 /* Sends the record; its slots count as named from now on. */
 void core_store(struct upstairs *upstairs, const struct upstairs_record *record);
 /* Sends one that says of every slot that lies that it does, if the record does not yet. */
@@ -183,13 +223,17 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 /* The connection is gone, or is closed here; what was sent on it is open again. */
 void slot_lost(struct upstairs *upstairs, unsigned index);
 void slot_drop(struct upstairs *upstairs, unsigned index, const char *why);
+/* The same, if it is not for what it has answered. */
+void slot_drop_for(struct upstairs *upstairs, unsigned index, enum upstairs_trouble trouble, const char *why);
+/* The oldest job that it has not answered; NULL: none. */
+const struct job *slot_oldest(const struct upstairs *upstairs, unsigned index);
 /* Drops it at the end of the present input, as what calls this may hold jobs that a drop frees. Until then nothing
  * more is sent to it. */
 void slot_doom(struct upstairs *upstairs, unsigned index, const char *why);
 void slot_drop_doomed(struct upstairs *upstairs);
 /* As slot_drop(), and it is not tried again. */
-void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+void slot_fail(struct upstairs *upstairs, unsigned index, enum upstairs_trouble trouble, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
 void slot_tick(struct upstairs *upstairs, unsigned index);
 /* Its numbers prove nothing from now on: only a full copy brings it back. */
 void slot_lies(struct upstairs *upstairs, unsigned index);
@@ -208,14 +252,17 @@ void job_send_repair(struct upstairs *upstairs, struct job *job, unsigned index,
 void job_unsent(struct upstairs *upstairs, struct job *job, unsigned index, enum job_state state);
 void job_done(struct upstairs *upstairs, struct job *job, unsigned index);
 void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests);
-/* Reads that no slot could take are sent. */
-void jobs_retry_reads(struct upstairs *upstairs);
 /* Requests that waited may become jobs now. */
 void jobs_go_on(struct upstairs *upstairs);
 /* Who may be answered has changed. */
 void jobs_try_answers(struct upstairs *upstairs);
 struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, struct upstairs_request *request);
 struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *request);
+struct job *jobs_no_op(struct upstairs *upstairs, struct upstairs_request *request);
+/* The history is full: flushes, so that it can be trimmed. */
+void jobs_make_room(struct upstairs *upstairs);
+/* May a write of the guest to these blocks become a job now? */
+bool jobs_may_write(const struct upstairs *upstairs, uint64_t start, uint64_t count);
 /* One that nobody waits for. */
 void jobs_flush_unasked(struct upstairs *upstairs);
 void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct crucible_message *message);
@@ -226,7 +273,92 @@ void jobs_trim(struct upstairs *upstairs);
 void jobs_fail_all(struct upstairs *upstairs, int error);
 void jobs_tick(struct upstairs *upstairs);
 bool jobs_idle(const struct upstairs *upstairs);
+/* Are there requests that are not jobs, or not as a whole? */
+bool jobs_wait(const struct upstairs *upstairs);
 void job_free(struct upstairs *upstairs, struct job *job);
+/* If it is answered, and no slot has it still to do. */
+void job_free_if_over(struct upstairs *upstairs, struct job *job);
+/* Completes its request, if it has one. */
+void job_answer(struct upstairs *upstairs, struct job *job, int error);
+/* Answers if that is right, then the reads that waited for it, and frees what is over. */
+void job_try_answer(struct upstairs *upstairs, struct job *job);
+/* Is it a time at which requests become jobs, and are answered? */
+bool jobs_are_answered(const struct upstairs *upstairs);
+typedef bool (*job_visitor)(void *context, struct job *other);
+/* Visits each other job that touches blocks of this one, until a visit returns false. */
+bool jobs_visit_overlapping(struct upstairs *upstairs, const struct job *job, job_visitor visit, void *context);
+
+/* reads.c */
+int reads_start(struct upstairs *upstairs, struct upstairs_request *request);
+void reads_answer(struct upstairs *upstairs, struct job *job, unsigned index,
+	const struct crucible_message *message);
+bool reads_may_answer(struct upstairs *upstairs, struct job *job);
+/* The connection that the job was sent on is gone. The job is free to go. */
+void reads_lost(struct upstairs *upstairs, struct job *job, unsigned index);
+/* The request is answered: its jobs that are still on their way do not know it any more. */
+void reads_leave(struct upstairs *upstairs, struct upstairs_request *request);
+/* Reads that no slot could take are sent. */
+void reads_retry(struct upstairs *upstairs);
+void reads_fail_all(struct upstairs *upstairs, int error);
+void reads_tick(struct upstairs *upstairs);
+/* When the first read is late; UINT64_MAX: none is on its way. */
+uint64_t reads_deadline(const struct upstairs *upstairs);
+
+/* zeroes.c */
+int zeroes_start(struct upstairs *upstairs, struct upstairs_request *request);
+/* Sends what parts may be sent, and completes requests of which all are done. */
+void zeroes_go_on(struct upstairs *upstairs);
+/* A part is done. zeroes_go_on() is to follow. */
+void zeroes_answered(struct upstairs_request *request, int error);
+/* Their jobs are gone already. */
+void zeroes_fail_all(struct upstairs *upstairs, int error);
+/* Before the first zeroes_describe(). False without memory. */
+bool zeroes_prepare(struct upstairs *upstairs);
+/* The data and contexts of a write of zeros. */
+void zeroes_describe(const struct upstairs *upstairs, uint64_t count, struct crucible_message *message);
+
+/* heal.c */
+/* The slot has answered a read with at least one block that is damaged. */
+void heal_note(struct upstairs *upstairs, unsigned index, const struct job *job,
+	const struct crucible_message *message);
+/* Begins with the next block, if it is a time for it. */
+void heal_advance(struct upstairs *upstairs);
+/* Is one of these blocks being healed? */
+bool heal_holds(const struct upstairs *upstairs, uint64_t start, uint64_t count);
+/* Its own reads. After heal_lost() the job is free to go. */
+bool heal_expects(const struct upstairs *upstairs, const struct job *job);
+void heal_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message);
+void heal_lost(struct upstairs *upstairs, struct job *job, unsigned index);
+void heal_end(struct upstairs *upstairs);
+
+/* replace.c */
+/* Has the record to say something else about the slot's region? Changes it so. */
+bool replace_changes(const struct upstairs *upstairs, unsigned index, struct upstairs_record *record);
+void replace_stored(struct upstairs *upstairs);
+/* Is its region one that the record does not know, and is not empty? */
+bool replace_refuses(const struct upstairs *upstairs, unsigned index);
+
+/* recovery.c */
+/* At each start, before anything is written. */
+void recovery_begin(struct upstairs *upstairs);
+void recovery_written(struct upstairs *upstairs, uint64_t start, uint64_t count);
+/* A flush is sent behind all that is written. */
+void recovery_flushed(struct upstairs *upstairs);
+bool recovery_wants_flush(const struct upstairs *upstairs);
+/* An extent has been copied that was asked for at `since`, by core_clock(). */
+void recovery_copied(struct upstairs *upstairs, uint64_t since);
+/* Bytes a ms, measured or assumed; and ms that a mend of what is dirty now would take. */
+uint64_t recovery_rate(const struct upstairs *upstairs);
+uint64_t recovery_time(const struct upstairs *upstairs);
+
+/* holes.c */
+/* The slots of the activation are equal, and nothing has been written under it yet. */
+void holes_begin(struct upstairs *upstairs);
+void holes_end(struct upstairs *upstairs);
+/* These blocks are part of a write now. */
+void holes_written(struct upstairs *upstairs, uint64_t start, uint64_t count);
+/* A read was answered well. */
+void holes_read(struct upstairs *upstairs, struct job *job, const struct crucible_message *message);
 
 /* replay.c */
 /* Does the history reach from the slot's place to now? */
@@ -291,5 +423,7 @@ bool repair_flushes(const struct upstairs *upstairs, const struct job *job);
 /* The job that requests for the extent under repair must run after; NULL: there is none. */
 struct job *repair_reopen(const struct upstairs *upstairs);
 void repair_forget(struct upstairs *upstairs);
+/* How far it is. */
+void repair_describe(const struct upstairs *upstairs, unsigned index, struct upstairs_slot_status *status);
 
 #endif

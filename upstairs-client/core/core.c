@@ -53,6 +53,11 @@ struct crucible_job core_job(const struct upstairs *upstairs, unsigned slot, uin
 	};
 }
 
+uint64_t core_clock(const struct upstairs *upstairs)
+{
+	return upstairs->clock ? upstairs->clock : upstairs->now * 1000;
+}
+
 unsigned core_counted(const struct upstairs *upstairs)
 {
 	unsigned count = 0;
@@ -84,6 +89,7 @@ static void stop(struct upstairs *upstairs, enum upstairs_state state)
 	repair_forget(upstairs);
 	core_set_state(upstairs, state);
 	jobs_fail_all(upstairs, -EIO); /* before a lost connection sends a read elsewhere */
+	heal_end(upstairs);
 	disconnect_all(upstairs);
 	core_report(upstairs, UPSTAIRS_SLOTS, "%s", upstairs->reason);
 }
@@ -156,9 +162,11 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 		if (!is_news(upstairs, i) && slot->phase == SLOT_JOINING && upstairs->state != UPSTAIRS_ACTIVATING)
 			slot->phase = SLOT_COUNTED;
 	}
+	replace_stored(upstairs);
 	core_advance(upstairs);
 	if (!is_over(upstairs))
 		jobs_try_answers(upstairs);
+	zeroes_go_on(upstairs);
 	slot_drop_doomed(upstairs);
 }
 
@@ -211,6 +219,8 @@ static void change_record(struct upstairs *upstairs)
 			changes = true;
 		}
 	}
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		changes = replace_changes(upstairs, i, &record) || changes;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && !changes; i++) {
 		if (wants_to_join(upstairs, i)) {
 			record.in_sync[i] = true;
@@ -231,7 +241,7 @@ static void bring_back(struct upstairs *upstairs, unsigned index)
 	if (slot->phase != SLOT_PRESENT || !replay_is_possible(upstairs, index))
 		return;
 	if (!replay_begin(upstairs, index))
-		slot_drop(upstairs, index, "out of memory");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 }
 
 static void serve(struct upstairs *upstairs)
@@ -243,7 +253,8 @@ static void serve(struct upstairs *upstairs)
 	repair_begin_if_wanted(upstairs);
 	if (upstairs->state != UPSTAIRS_DEACTIVATING)
 		core_set_state(upstairs, core_counted(upstairs) >= 2 ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
-	jobs_retry_reads(upstairs);
+	reads_retry(upstairs);
+	heal_advance(upstairs);
 	jobs_go_on(upstairs);
 }
 
@@ -334,8 +345,12 @@ void upstairs_close(struct upstairs *upstairs)
 	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
 		job_free(upstairs, job);
 	mend_end(upstairs);
+	heal_end(upstairs);
+	holes_end(upstairs);
 	core_release(upstairs, upstairs->dependencies);
 	core_release(upstairs, upstairs->spare_entry);
+	core_release(upstairs, upstairs->zero_contexts);
+	core_release(upstairs, upstairs->dirty);
 	core_release(upstairs, upstairs);
 }
 
@@ -378,6 +393,11 @@ void upstairs_submit(struct upstairs *upstairs, struct upstairs_request *request
 	slot_drop_doomed(upstairs);
 }
 
+void upstairs_clock(struct upstairs *upstairs, uint64_t microseconds)
+{
+	upstairs->clock = microseconds;
+}
+
 void upstairs_tick(struct upstairs *upstairs, uint64_t now)
 {
 	upstairs->now = now;
@@ -391,6 +411,8 @@ void upstairs_tick(struct upstairs *upstairs, uint64_t now)
 		slot_tick(upstairs, i);
 	if (!is_over(upstairs) && upstairs->region.block_size)
 		jobs_tick(upstairs);
+	if (!is_over(upstairs))
+		reads_tick(upstairs);
 	core_advance(upstairs);
 	slot_drop_doomed(upstairs);
 }
@@ -418,9 +440,10 @@ uint64_t upstairs_deadline(const struct upstairs *upstairs)
 			deadline = earlier(deadline, slot->last_heard + SILENCE_MS);
 		else if (slot->phase != SLOT_FAILED)
 			deadline = earlier(deadline, earlier(slot->last_heard + SILENCE_MS, slot->last_ping + PING_MS));
-		if ((slot->phase == SLOT_COUNTED || upstairs->waiting) && !list_empty(&slot->outstanding))
+		if ((slot->phase == SLOT_COUNTED || jobs_wait(upstairs)) && !list_empty(&slot->outstanding))
 			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
 	}
+	deadline = earlier(deadline, reads_deadline(upstairs));
 	if (upstairs->state == UPSTAIRS_SERVING && upstairs->flushed_to < history_end(&upstairs->history))
 		deadline = earlier(deadline, upstairs->last_flush_at + upstairs->options.flush_interval);
 	return deadline > upstairs->now ? deadline : upstairs->now + 1;

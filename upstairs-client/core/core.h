@@ -25,6 +25,7 @@
 
 #include "codec.h"
 #include "core/history.h"
+#include "list.h"
 
 /* A read is longer than an answer may be, and a write holds up others, beyond this. */
 enum { UPSTAIRS_REQUEST_MAX = 1 << 20 };
@@ -40,17 +41,31 @@ struct upstairs_record {
 	struct crucible_uuid regions[UPSTAIRS_SLOTS]; /* all zero: not known yet */
 };
 
-enum upstairs_operation { UPSTAIRS_READ, UPSTAIRS_WRITE, UPSTAIRS_FLUSH };
+enum upstairs_operation { UPSTAIRS_READ, UPSTAIRS_WRITE, UPSTAIRS_FLUSH, UPSTAIRS_WRITE_ZEROES };
+
+/* Of WRITE_ZEROES, which may be as long as the volume. There is no trim: a block that was written stays so. */
+enum upstairs_flag {
+	UPSTAIRS_NO_HOLE = 1 << 0,   /* zeros are written also where nothing ever was */
+	UPSTAIRS_FAST_ZERO = 1 << 1, /* fails with -EOPNOTSUPP, and changes nothing, if anything has to be written */
+};
 
 /* A request of the guest. The caller's until upstairs_submit(), and again from complete() on. */
 struct upstairs_request {
 	enum upstairs_operation operation;
+	unsigned flags; /* enum upstairs_flag */
 	uint64_t start, count;
 	/* WRITE: copied before upstairs_submit() returns. Hashed, and encrypted if the region is. */
 	const void *data;
 	const struct crucible_block_context *contexts;
 	void *user;
 	struct upstairs_request *next; /* to submit several; NULL behind the last */
+	/* the core's */
+	struct list link;
+	struct job *jobs[UPSTAIRS_SLOTS]; /* READ: on their way, by slot */
+	bool asked[UPSTAIRS_SLOTS];       /* READ: and has answered badly, if it has no job */
+	uint64_t at;                      /* WRITE_ZEROES: the first block of no part yet */
+	unsigned parts;                   /* WRITE_ZEROES: under way */
+	int error;
 };
 
 struct upstairs_options {
@@ -61,6 +76,10 @@ struct upstairs_options {
 	uint64_t leave_after;   /* ms that a slot's oldest job may be late: 3000 */
 	uint64_t wait_for_named; /* ms that an activation waits for a slot in sync: 3000 */
 	uint64_t flush_interval; /* ms between automatic flushes while there are writes: 2000 */
+	/* ms that a mend after the loss of this host may take: 30000. Flushes as soon as more is dirty than can be copied
+	 * in that time, at the rate at which extents were copied last. 0: no limit. */
+	uint64_t recovery_budget;
+	uint64_t hedge_after; /* ms after which a read is sent to another slot too, or later if the slot is slow: 20 */
 };
 
 enum upstairs_stored { UPSTAIRS_STORED, UPSTAIRS_SUPERSEDED, UPSTAIRS_UNKNOWN };
@@ -112,6 +131,54 @@ enum upstairs_slot_state {
 	UPSTAIRS_SLOT_FAILED,   /* not a copy of this volume, or it cannot be used */
 };
 
+/* What is wrong with a slot. */
+enum upstairs_trouble {
+	UPSTAIRS_TROUBLE_NONE,
+	UPSTAIRS_TROUBLE_UNREACHABLE, /* nobody accepts a connection */
+	UPSTAIRS_TROUBLE_LOST,        /* the connection ended: restarted, or the network */
+	UPSTAIRS_TROUBLE_MUTE,        /* accepts connections, and does not answer: it spins on an error */
+	UPSTAIRS_TROUBLE_SLOW,        /* answers much later than others */
+	UPSTAIRS_TROUBLE_SILENT,      /* nothing came for 45 s */
+	UPSTAIRS_TROUBLE_ERRORS,      /* reports errors of its disk */
+	UPSTAIRS_TROUBLE_FULL,        /* reports that its disk is full */
+	UPSTAIRS_TROUBLE_WIPED,       /* empty, and was not */
+	UPSTAIRS_TROUBLE_ROLLED_BACK, /* older than it was */
+	UPSTAIRS_TROUBLE_WRONG_REGION,
+	UPSTAIRS_TROUBLE_NOT_EMPTY,   /* a new region for the slot that is not new */
+	UPSTAIRS_TROUBLE_MISFIT,      /* geometry, encryption, version or mode */
+	UPSTAIRS_TROUBLE_DISPLACED,   /* another client is active on it */
+	UPSTAIRS_TROUBLE_ANSWERS,     /* what it answers makes no sense */
+	UPSTAIRS_TROUBLE_DAMAGED,     /* blocks that are not healed */
+	UPSTAIRS_TROUBLE_MEMORY,      /* ours */
+};
+
+struct upstairs_slot_status {
+	enum upstairs_slot_state state;
+	bool is_in_sync;            /* by the record */
+	uint64_t generation;        /* the highest that it showed when it connected */
+	uint64_t behind, behind_for; /* requests that it has not answered, and ms since the oldest was sent */
+	uint64_t read_cost;         /* us of a read up to 32 KiB by itself, of late; 0: not known */
+	uint64_t left;              /* how often it was counted, and then was not any more */
+	uint64_t damaged, healed;   /* blocks that were not what their contexts say; of these, written again */
+	/* REPAIR: extents; bytes a second, s that are left; 0 if not known yet. Not in repair: all 0. */
+	uint64_t repaired, to_repair, repair_rate, repair_left;
+	enum upstairs_trouble trouble;
+	char error[160]; /* the last one, "": none; stays when the trouble is over */
+};
+
+struct upstairs_status {
+	enum upstairs_state state;
+	uint64_t generation;
+	unsigned counted;
+	uint64_t unhealed;      /* damaged blocks whose copies left no safe choice */
+	uint64_t hedged_reads;  /* sent to a second slot as the first was late */
+	uint64_t dirty_extents; /* written since the last flush was sent */
+	uint64_t recovery_time; /* ms that mending these would take */
+	uint64_t copy_rate;     /* bytes a second, measured or assumed */
+	size_t empty_memory;    /* bytes that it takes to know what is empty */
+	struct upstairs_slot_status slots[UPSTAIRS_SLOTS];
+};
+
 struct upstairs;
 
 /* Both structs are copied. `history` has been created or opened by the caller; with `history_is_kept` it is that
@@ -126,6 +193,12 @@ void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const str
 	uint64_t now);
 /* Flushes, stores the record as released, disconnects. No requests after this. */
 void upstairs_deactivate(struct upstairs *upstairs);
+/* The next connect() of this slot leads to a new, empty region, onto which everything is copied. -EBUSY unless it
+ * serves and both other slots are counted. How far it is, or what is wrong with it, is in upstairs_status(). */
+int upstairs_replace(struct upstairs *upstairs, unsigned slot);
+/* A slot that has failed is left alone, since to connect to a region of somebody else takes it from him. This tries it
+ * again, when what was wrong is put right. -EBUSY if it has not failed. */
+int upstairs_retry(struct upstairs *upstairs, unsigned slot);
 /* Another owner is known: stops everything at once. */
 void upstairs_fence(struct upstairs *upstairs, const char *why);
 
@@ -140,6 +213,9 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 /* Time has come this far. To be called at upstairs_deadline() at the latest, and before other inputs. */
 void upstairs_tick(struct upstairs *upstairs, uint64_t now);
 uint64_t upstairs_deadline(const struct upstairs *upstairs); /* UINT64_MAX: none */
+/* A finer clock, of any origin, by which reads go to the slots that answer soonest. To be told before
+ * upstairs_submit() and upstairs_received(); without one they go to the slot that has the least to do. */
+void upstairs_clock(struct upstairs *upstairs, uint64_t microseconds);
 
 enum upstairs_state upstairs_state(const struct upstairs *upstairs);
 enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, unsigned slot);
@@ -147,6 +223,13 @@ enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, un
 const char *upstairs_reason(const struct upstairs *upstairs);
 /* The one in use. The caller may take away memory that it does not need. */
 struct history *upstairs_history(struct upstairs *upstairs);
+void upstairs_status(const struct upstairs *upstairs, struct upstairs_status *status);
+/* A word, and a sentence on what to do about it ("" if nothing); constant texts. */
+const char *upstairs_trouble_name(enum upstairs_trouble trouble);
+const char *upstairs_advice(enum upstairs_trouble trouble);
+/* Is block `start` known to have never been written? *alike is how many blocks from it on are like it, at most `count`,
+ * which is not 0. Blocks that are not known to be empty may be so; a read of them tells. */
+bool upstairs_is_hole(const struct upstairs *upstairs, uint64_t start, uint64_t count, uint64_t *alike);
 /* Of the region, once that is known; zeros before. */
 void upstairs_geometry(const struct upstairs *upstairs, uint64_t *block_size, uint64_t *block_count);
 

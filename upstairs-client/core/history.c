@@ -7,7 +7,7 @@
 
 #include "block-hash.h"
 
-#define MAGIC UINT64_C(0x3379726f74736968) /* "history3": changes with everything below */
+#define MAGIC UINT64_C(0x3479726f74736968) /* "history4": changes with everything below */
 
 /* The ring: [tail, head) of `bytes` holds entries, oldest first, or, if it wraps round, [tail, wrap) and
  * [0, head). An entry never wraps. With it, what is known of the slots. */
@@ -15,6 +15,7 @@ struct ring {
 	uint64_t tail, head, wrap; /* wrap: where the upper part ends; 0: there is none */
 	uint64_t newest;           /* position of the newest entry */
 	uint64_t next_number, count;
+	uint64_t blocks; /* of all entries */
 	struct history_slot slots[UPSTAIRS_SLOTS];
 };
 
@@ -80,6 +81,8 @@ static uint64_t size_of(const struct history *history, uint64_t count)
 static uint64_t checksum_of(const struct history_entry *entry)
 {
 	uint64_t head = XXH64(entry, offsetof(struct history_entry, checksum), 0);
+	if (history_is_zeros(entry))
+		return head;
 	return XXH64(history_contexts(entry), entry->count * sizeof(struct crucible_block_context), head);
 }
 
@@ -123,6 +126,8 @@ static bool is_whole(const struct history *history, const struct history_entry *
 	const uint8_t *block = history_data(entry);
 	if (entry->checksum != checksum_of(entry))
 		return false;
+	if (history_is_zeros(entry))
+		return true;
 	for (uint64_t i = 0; i < entry->count; i++, context++, block += history->block_size) {
 		if (context->hash != block_hash(context->is_encrypted ? &context->encryption : NULL, block, history->block_size))
 			return false;
@@ -130,18 +135,24 @@ static bool is_whole(const struct history *history, const struct history_entry *
 	return true;
 }
 
+static bool has_possible_size(const struct history *history, const struct history_entry *entry)
+{
+	if (history_is_zeros(entry))
+		return entry->count <= HISTORY_ZEROS_MAX / history->block_size;
+	return entry->count <= usable(history) / history->block_size && entry->size == size_of(history, entry->count);
+}
+
 /* Are the entries where the header says, whole, numbered in order, and the oldest where the ring begins? */
 static bool entries_are_valid(struct history *history)
 {
 	const struct ring *ring = ring_of(history);
-	uint64_t position = ring->newest, oldest = ring->tail, wrap = 0, limit = usable(history);
+	uint64_t position = ring->newest, oldest = ring->tail, wrap = 0, limit = usable(history), blocks = 0;
 	for (uint64_t i = 1; i <= ring->count; i++) {
 		if (position % 8 != 0 || position > limit || limit - position < sizeof(struct stored))
 			return false;
 		const struct stored *stored = at(history, position);
 		const struct history_entry *entry = &stored->entry;
-		if (entry->number != ring->next_number - i || entry->count == 0 ||
-			entry->count > limit / history->block_size || entry->size != size_of(history, entry->count) ||
+		if (entry->number != ring->next_number - i || entry->count == 0 || !has_possible_size(history, entry) ||
 			entry->size > limit - position || entry->start > UINT64_MAX - entry->count || !is_whole(history, entry) ||
 			(i == 1 && ring->head != position + entry->size))
 			return false;
@@ -149,10 +160,11 @@ static bool entries_are_valid(struct history *history)
 			wrap = position + entry->size;
 		if (history->reach < entry->start + entry->count)
 			history->reach = entry->start + entry->count;
+		blocks += entry->count;
 		oldest = position;
 		position = stored->before;
 	}
-	return oldest == ring->tail && wrap == ring->wrap;
+	return oldest == ring->tail && wrap == ring->wrap && blocks == ring->blocks;
 }
 
 /* Could the numbers of the header be those of a history that lies in this memory? */
@@ -214,9 +226,9 @@ static uint64_t find_room(const struct history *history, uint64_t size, uint64_t
 	return size <= ring->tail ? 0 : UINT64_MAX;
 }
 
-struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count)
+static struct history_entry *reserve(struct history *history, uint64_t start, uint64_t count, uint64_t size)
 {
-	uint64_t size = size_of(history, count), position = find_room(history, size, usable(history));
+	uint64_t position = find_room(history, size, usable(history));
 	if (position == UINT64_MAX && find_room(history, size, history->area->capacity) != UINT64_MAX) {
 		uint64_t end = sizeof *history->area + ring_of(history)->head + size;
 		history->memory.size = history->memory.grow(history->memory.context, end);
@@ -228,6 +240,29 @@ struct history_entry *history_reserve(struct history *history, uint64_t start, u
 	stored->before = ring_of(history)->newest;
 	stored->entry = (struct history_entry){ .size = size, .start = start, .count = count };
 	return &stored->entry;
+}
+
+struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count)
+{
+	return reserve(history, start, count, size_of(history, count));
+}
+
+/* Entries of zeros take little room, but a replay must look at each of their blocks. */
+static uint64_t blocks_max(const struct history *history)
+{
+	return 16 * (history->area->capacity / history->area->block_size);
+}
+
+struct history_entry *history_reserve_zeros(struct history *history, uint64_t start, uint64_t count)
+{
+	if (count > blocks_max(history) || ring_of(history)->blocks > blocks_max(history) - count)
+		return NULL;
+	return reserve(history, start, count, sizeof(struct stored));
+}
+
+bool history_is_zeros(const struct history_entry *entry)
+{
+	return entry->size == sizeof(struct stored);
 }
 
 void history_publish(struct history *history, struct history_entry *entry)
@@ -244,6 +279,7 @@ void history_publish(struct history *history, struct history_entry *entry)
 	ring->head = position + entry->size;
 	ring->next_number++;
 	ring->count++;
+	ring->blocks += entry->count;
 	end_change(history);
 }
 
@@ -285,7 +321,9 @@ void history_trim(struct history *history, uint64_t number)
 		return;
 	struct ring *ring = begin_change(history);
 	while (ring->count > 0 && ring->next_number - ring->count < number) {
-		ring->tail += at(history, ring->tail)->entry.size;
+		const struct history_entry *oldest = &at(history, ring->tail)->entry;
+		ring->tail += oldest->size;
+		ring->blocks -= oldest->count;
 		ring->count--;
 		if (ring->wrap && ring->tail == ring->wrap)
 			ring->tail = ring->wrap = 0;
@@ -304,6 +342,12 @@ uint64_t history_used(const struct history *history)
 uint64_t history_capacity(const struct history *history)
 {
 	return history->area->capacity;
+}
+
+bool history_is_half_full(const struct history *history)
+{
+	return history_used(history) > history->area->capacity / 2 ||
+		ring_of(history)->blocks > blocks_max(history) / 2;
 }
 
 const struct history_slot *history_slot(const struct history *history, unsigned slot)

@@ -26,9 +26,12 @@
 
 #include "codec.h"
 
-enum { UPSTAIRS_SLOTS = 3 };
+enum {
+	UPSTAIRS_SLOTS = 3,
+	HISTORY_ZEROS_MAX = 1 << 20, /* bytes that one entry of zeros stands for, at most */
+};
 
-/* One write. `contexts` and `data` lie behind it, in this order. */
+/* One write. Its contexts and data lie behind it, in this order, or nothing if it is of zeros. */
 struct history_entry {
 	uint64_t number; /* 0: not published */
 	uint64_t size;   /* of all of it, a multiple of 8 */
@@ -76,9 +79,13 @@ void history_shrink(struct history *history, size_t size);
 
 /* Room for a write of `count` blocks; NULL if there is none before a trim. */
 struct history_entry *history_reserve(struct history *history, uint64_t start, uint64_t count);
+/* The same for a write of zeros to a region that is not encrypted, whose contexts and data need not be kept. */
+struct history_entry *history_reserve_zeros(struct history *history, uint64_t start, uint64_t count);
+bool history_is_zeros(const struct history_entry *entry);
 /* The entry is complete: gives it the next number. Only the one reserved last, once. */
 void history_publish(struct history *history, struct history_entry *entry);
 
+/* Of one that is not of zeros. */
 struct crucible_block_context *history_contexts(const struct history_entry *entry);
 void *history_data(const struct history_entry *entry);
 
@@ -94,6 +101,8 @@ void history_trim(struct history *history, uint64_t number);
 /* Bytes in use, and in all. */
 uint64_t history_used(const struct history *history);
 uint64_t history_capacity(const struct history *history);
+/* It is time to make room: of bytes, or of blocks, of which entries of zeros hold more than they take bytes. */
+bool history_is_half_full(const struct history *history);
 
 const struct history_slot *history_slot(const struct history *history, unsigned slot);
 /* Of all slots by one store: a process that is killed in it leaves what was there or what is. */

@@ -19,6 +19,9 @@ void jobs_init(struct upstairs *upstairs)
 {
 	list_init(&upstairs->jobs);
 	list_init(&upstairs->held_reads);
+	list_init(&upstairs->parked_reads);
+	list_init(&upstairs->late_reads);
+	list_init(&upstairs->zeroing);
 	for (unsigned i = 0; i < JOB_BUCKETS; i++) {
 		list_init(&upstairs->by_id[i]);
 		list_init(&upstairs->by_range[i]);
@@ -48,10 +51,7 @@ static bool overlap(const struct job *a, const struct job *b)
 	return a->start < b->start + b->count && b->start < a->start + a->count;
 }
 
-typedef bool (*job_visitor)(void *context, struct job *other);
-
-/* Visits each other job of the table that touches blocks of this one, until a visit returns false. */
-static bool visit_overlapping(struct upstairs *upstairs, const struct job *job, job_visitor visit, void *context)
+bool jobs_visit_overlapping(struct upstairs *upstairs, const struct job *job, job_visitor visit, void *context)
 {
 	uint64_t first = stretch_of(upstairs, job->start), last = stretch_of(upstairs, job->start + job->count - 1);
 	for (uint64_t stretch = first; stretch <= last; stretch++) {
@@ -90,6 +90,7 @@ struct job *job_new(struct upstairs *upstairs, enum job_kind kind, uint64_t star
 	}
 	list_init(&job->all_link);
 	list_init(&job->held_link);
+	list_init(&job->late_link);
 	list_init(&job->id_link);
 	list_append(&upstairs->jobs, &job->all_link);
 	list_append(&upstairs->by_id[job->id % JOB_BUCKETS], &job->id_link);
@@ -102,6 +103,7 @@ void job_free(struct upstairs *upstairs, struct job *job)
 {
 	list_remove(&job->all_link);
 	list_remove(&job->held_link);
+	list_remove(&job->late_link);
 	list_remove(&job->id_link);
 	list_remove(&job->range_links[0].link);
 	list_remove(&job->range_links[1].link);
@@ -124,7 +126,7 @@ struct job *job_by_id(const struct upstairs *upstairs, uint64_t id)
 	return NULL;
 }
 
-static void free_if_over(struct upstairs *upstairs, struct job *job)
+void job_free_if_over(struct upstairs *upstairs, struct job *job)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (job->states[i] == JOB_SENT || job->states[i] == JOB_COVERED)
@@ -181,11 +183,12 @@ static bool gather_dependencies(struct upstairs *upstairs, struct job *job, unsi
 		for (link = slot->outstanding.next; link != &slot->outstanding && !gathering.failed; link = link->next)
 			gather(&gathering, (struct job *)((char *)link - offsetof(struct job, slot_links) -
 								   index * sizeof(struct list)));
-	} else if (job->kind != JOB_REPLAY) {
-		visit_overlapping(upstairs, job, gather, &gathering);
+	} else if (job->kind != JOB_REPLAY && job->kind != JOB_NO_OP) {
+		jobs_visit_overlapping(upstairs, job, gather, &gathering);
 	}
 	struct job *base = slot->base ? job_by_id(upstairs, slot->base) : NULL;
-	if (base && base->states[index] == JOB_SENT && job->kind != JOB_REPLAY) {
+	if (base && base->states[index] == JOB_SENT && job->kind != JOB_REPLAY &&
+		job->kind != JOB_NO_OP) {
 		/* gather() leaves it out, as it takes what is above the base only */
 		uint64_t kept = slot->base;
 		slot->base = 0;
@@ -216,10 +219,14 @@ static uint64_t blocks_for(const struct job *job, const struct slot *slot)
 static void describe_write(const struct upstairs *upstairs, const struct job *job, uint64_t count,
 	struct crucible_message *message)
 {
-	const struct crucible_block_context *contexts = history_contexts(job->entry);
-	uint64_t skipped = job->start - job->entry->start;
 	message->type = CRUCIBLE_WRITE;
 	message->write.start = job->start;
+	if (history_is_zeros(job->entry)) {
+		zeroes_describe(upstairs, count, message);
+		return;
+	}
+	const struct crucible_block_context *contexts = history_contexts(job->entry);
+	uint64_t skipped = job->start - job->entry->start;
 	message->write.contexts.items = contexts + skipped;
 	message->write.contexts.count = count;
 	message->write.data.bytes =
@@ -233,7 +240,8 @@ void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 	struct crucible_message message = { .job = core_job(upstairs, index, job->id) };
 	if (slot->doomed || (job->kind == JOB_WRITE && blocks_for(job, slot) == 0))
 		return;
-	if (!gather_dependencies(upstairs, job, index, &message.dependencies)) {
+	if (!gather_dependencies(upstairs, job, index, &message.dependencies) ||
+		(job->entry && history_is_zeros(job->entry) && !zeroes_prepare(upstairs))) {
 		slot_doom(upstairs, index, "out of memory");
 		return;
 	}
@@ -242,7 +250,6 @@ void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 		message.type = CRUCIBLE_READ_REQUEST;
 		message.read_request.start = job->start;
 		message.read_request.count = job->count;
-		job->asked[index] = true;
 		break;
 	case JOB_WRITE:
 	case JOB_REPLAY:
@@ -257,6 +264,9 @@ void job_send(struct upstairs *upstairs, struct job *job, unsigned index)
 		if (message.flush.has_extent_limit)
 			message.flush.extent_limit = (uint32_t)(slot->repaired_to / upstairs->region.extent_size - 1);
 		slot->base = job->id;
+		break;
+	case JOB_NO_OP:
+		message.type = CRUCIBLE_EXTENT_LIVE_NO_OP;
 		break;
 	case JOB_REPAIR:
 		return; /* goes by job_send_repair() */
@@ -290,34 +300,6 @@ static void send_to_receivers(struct upstairs *upstairs, struct job *job)
 	}
 }
 
-/* A read that is sent again, or late, comes behind all that was sent meanwhile: ids are the order of sending. */
-static void renumber(struct upstairs *upstairs, struct job *job)
-{
-	list_remove(&job->id_link);
-	list_remove(&job->all_link);
-	job->id = upstairs->next_id++;
-	list_append(&upstairs->by_id[job->id % JOB_BUCKETS], &job->id_link);
-	list_append(&upstairs->jobs, &job->all_link);
-}
-
-/* A read goes to the counted slot with the least to do. False if there is none that was not asked. */
-static bool send_read(struct upstairs *upstairs, struct job *job)
-{
-	unsigned best = UPSTAIRS_SLOTS;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		const struct slot *slot = &upstairs->slots[i];
-		if (slot->phase == SLOT_COUNTED && !slot->doomed && !job->asked[i] &&
-			(best == UPSTAIRS_SLOTS || slot->outstanding_count < upstairs->slots[best].outstanding_count))
-			best = i;
-	}
-	if (best == UPSTAIRS_SLOTS)
-		return false;
-	if (job->id + 1 != upstairs->next_id)
-		renumber(upstairs, job);
-	job_send(upstairs, job, best);
-	return true; /* or it is sent again when the slot has been dropped */
-}
-
 /* Answers */
 
 /* All of them. */
@@ -329,12 +311,17 @@ static void complete(struct upstairs *upstairs, struct upstairs_request *request
 	}
 }
 
-static void answer(struct upstairs *upstairs, struct job *job, int error)
+void job_answer(struct upstairs *upstairs, struct job *job, int error)
 {
 	struct upstairs_request *requests = job->request;
+	if (requests && job->kind == JOB_READ)
+		reads_leave(upstairs, requests);
 	job->is_answered = true;
 	job->request = NULL;
-	complete(upstairs, requests, error);
+	if (requests && requests->operation == UPSTAIRS_WRITE_ZEROES)
+		zeroes_answered(requests, error);
+	else
+		complete(upstairs, requests, error);
 }
 
 /* Invariant 2. */
@@ -354,25 +341,7 @@ static bool all_named_have_done(const struct upstairs *upstairs, const struct jo
 	return copies >= 2;
 }
 
-static bool is_no_open_write(void *context, struct job *other)
-{
-	const struct job *read = context;
-	return other->kind != JOB_WRITE || other->is_answered || other->id > read->id;
-}
-
-static bool may_answer_read(struct upstairs *upstairs, struct job *job)
-{
-	if (!job->has_data)
-		return false;
-	/* design 6.10: a value that may yet vanish must not be seen */
-	if (visit_overlapping(upstairs, job, is_no_open_write, job))
-		return true;
-	if (list_empty(&job->held_link))
-		list_append(&upstairs->held_reads, &job->held_link);
-	return false;
-}
-
-static bool is_serving(const struct upstairs *upstairs)
+bool jobs_are_answered(const struct upstairs *upstairs)
 {
 	return upstairs->fence == FENCE_NONE &&
 		(upstairs->state == UPSTAIRS_SERVING || upstairs->state == UPSTAIRS_DEACTIVATING);
@@ -383,18 +352,18 @@ static bool try_one(struct upstairs *upstairs, struct job *job)
 {
 	if (job->kind == JOB_REPAIR)
 		return false; /* it lives as long as its step */
-	bool may = is_serving(upstairs) && !job->is_answered &&
-		(job->kind == JOB_READ ? may_answer_read(upstairs, job) : all_named_have_done(upstairs, job));
+	bool may = jobs_are_answered(upstairs) && !job->is_answered &&
+		(job->kind == JOB_READ ? reads_may_answer(upstairs, job) : all_named_have_done(upstairs, job));
 	if (may) {
 		list_remove(&job->held_link);
-		answer(upstairs, job, 0);
+		job_answer(upstairs, job, 0);
 	}
-	free_if_over(upstairs, job);
+	job_free_if_over(upstairs, job);
 	return may;
 }
 
 /* The same, and then the reads that waited for it. */
-static void try_answer(struct upstairs *upstairs, struct job *job)
+void job_try_answer(struct upstairs *upstairs, struct job *job)
 {
 	bool is_write = job->kind == JOB_WRITE;
 	if (!try_one(upstairs, job) || !is_write)
@@ -428,53 +397,11 @@ void job_done(struct upstairs *upstairs, struct job *job, unsigned index)
 	if (job->kind == JOB_FLUSH && slot->replay_flush == job->id)
 		replay_flushed(upstairs, job, index); /* looks at every job, also at this one */
 	else
-		try_answer(upstairs, job);
+		job_try_answer(upstairs, job);
 	mend_written(upstairs, id);
 	if (slot->phase == SLOT_JOINING || upstairs->state == UPSTAIRS_DEACTIVATING ||
 		upstairs->fence != FENCE_NONE)
 		core_advance(upstairs);
-}
-
-/* The one slot that a read was sent to cannot answer it. */
-static void read_elsewhere(struct upstairs *upstairs, struct job *job)
-{
-	if (send_read(upstairs, job))
-		return;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		const struct slot *slot = &upstairs->slots[i];
-		if (slot->is_named && (slot->phase != SLOT_COUNTED || !job->asked[i]))
-			return; /* may have it: jobs_retry_reads() asks it when it is back */
-	}
-	answer(upstairs, job, -EIO); /* all copies were asked, and none is good */
-	free_if_over(upstairs, job);
-}
-
-static void take_read(struct upstairs *upstairs, struct job *job, unsigned index,
-	const struct crucible_message *message)
-{
-	bool fits = !message->read_response.result.failed &&
-		message->read_response.contexts.count == job->count &&
-		message->read_response.data.length == job->count * upstairs->region.block_size;
-	if (upstairs->fence == FENCE_READ && job->id == upstairs->fence_job) {
-		activate_fence_answer(upstairs, job, index, fits ? message : NULL);
-		return;
-	}
-	if (upstairs->mend) {
-		mend_read(upstairs, job, index, fits ? message : NULL);
-		return;
-	}
-	int status = fits && job->request
-		? upstairs->environment.take_data(upstairs->environment.context, job->request, message)
-		: -EBADMSG;
-	job_unsent(upstairs, job, index, JOB_DONE);
-	if (status < 0) {
-		core_report(upstairs, index, "block %llu or one of the %llu behind it is damaged: another copy is read",
-			(unsigned long long)job->start, (unsigned long long)job->count - 1);
-		read_elsewhere(upstairs, job);
-		return;
-	}
-	job->has_data = true;
-	try_answer(upstairs, job);
 }
 
 static void take_error_report(struct upstairs *upstairs, struct job *job, unsigned index,
@@ -493,7 +420,8 @@ static void take_error_report(struct upstairs *upstairs, struct job *job, unsign
 		return; /* it tries again by itself */
 	}
 	snprintf(why, sizeof why, "reports an error: %s", text);
-	slot_drop(upstairs, index, why);
+	bool is_full = strstr(text, "o space left") || strstr(text, "os error 28");
+	slot_drop_for(upstairs, index, is_full ? UPSTAIRS_TROUBLE_FULL : UPSTAIRS_TROUBLE_ERRORS, why);
 }
 
 void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
@@ -503,6 +431,7 @@ void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct cruc
 		[JOB_WRITE] = CRUCIBLE_WRITE_ACK,
 		[JOB_FLUSH] = CRUCIBLE_FLUSH_ACK,
 		[JOB_REPLAY] = CRUCIBLE_WRITE_ACK,
+		[JOB_NO_OP] = CRUCIBLE_EXTENT_LIVE_ACK_ID,
 	};
 	struct job *job = job_by_id(upstairs, message->job.job_id);
 	if (!job || job->states[index] != JOB_SENT) {
@@ -519,9 +448,9 @@ void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct cruc
 	} else if (job->kind == JOB_REPAIR) {
 		repair_answer(upstairs, job, index, message);
 	} else if (job->kind == JOB_READ) {
-		take_read(upstairs, job, index, message);
+		reads_answer(upstairs, job, index, message);
 	} else if (message->ack.failed) {
-		slot_drop(upstairs, index, "a write or flush failed");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_ERRORS, "a write or flush failed");
 	} else {
 		job_done(upstairs, job, index);
 	}
@@ -539,11 +468,11 @@ void jobs_lost(struct upstairs *upstairs, unsigned index)
 			continue;
 		list_remove(&job->slot_links[index]);
 		job->states[index] = JOB_NOT_SENT;
-		job->asked[index] = false;
-		if (job->kind == JOB_READ && !job->has_data && job->request)
-			read_elsewhere(upstairs, job);
-		else
-			free_if_over(upstairs, job);
+		if (job->kind == JOB_READ && job->request)
+			reads_lost(upstairs, job, index);
+		else if (heal_expects(upstairs, job))
+			heal_lost(upstairs, job, index);
+		job_free_if_over(upstairs, job);
 	}
 	slot->outstanding_count = 0;
 }
@@ -557,9 +486,13 @@ struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, s
 		return NULL;
 	if (entry != upstairs->spare_entry)
 		history_publish(&upstairs->history, entry);
+	holes_written(upstairs, entry->start, entry->count);
+	recovery_written(upstairs, entry->start, entry->count);
 	job->entry = entry;
 	job->request = request;
 	send_to_receivers(upstairs, job);
+	if (recovery_wants_flush(upstairs) && jobs_are_answered(upstairs))
+		jobs_flush_unasked(upstairs);
 	return job;
 }
 
@@ -574,6 +507,7 @@ struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *reque
 	job->is_answered = !request;
 	upstairs->flushed_to = job->covers;
 	upstairs->last_flush_at = upstairs->now;
+	recovery_flushed(upstairs);
 	send_to_receivers(upstairs, job);
 	return job;
 }
@@ -582,7 +516,28 @@ void jobs_flush_unasked(struct upstairs *upstairs)
 {
 	struct job *job = jobs_flush(upstairs, NULL);
 	if (job)
-		free_if_over(upstairs, job);
+		job_free_if_over(upstairs, job);
+}
+
+struct job *jobs_no_op(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	struct job *job = job_new(upstairs, JOB_NO_OP, 0, 0);
+	if (!job)
+		return NULL;
+	job->request = request;
+	send_to_receivers(upstairs, job);
+	return job;
+}
+
+void jobs_make_room(struct upstairs *upstairs)
+{
+	if (upstairs->flushed_to < history_end(&upstairs->history))
+		jobs_flush_unasked(upstairs);
+}
+
+bool jobs_may_write(const struct upstairs *upstairs, uint64_t start, uint64_t count)
+{
+	return !heal_holds(upstairs, start, count);
 }
 
 static uint64_t request_max(const struct upstairs *upstairs)
@@ -593,8 +548,9 @@ static uint64_t request_max(const struct upstairs *upstairs)
 static bool is_possible(const struct upstairs *upstairs, const struct upstairs_request *request)
 {
 	uint64_t blocks = upstairs->region.extent_size * upstairs->region.extent_count;
+	uint64_t most = request->operation == UPSTAIRS_WRITE_ZEROES ? blocks : request_max(upstairs);
 	return request->operation == UPSTAIRS_FLUSH ||
-		(request->count > 0 && request->count <= request_max(upstairs) && request->start <= blocks &&
+		(request->count > 0 && request->count <= most && request->start <= blocks &&
 			request->count <= blocks - request->start);
 }
 
@@ -628,28 +584,19 @@ static int start_write(struct upstairs *upstairs, struct upstairs_request *reque
 {
 	uint64_t count;
 	*last = last_neighbour(upstairs, request, &count);
+	if (!jobs_may_write(upstairs, request->start, count))
+		return -EAGAIN;
 	struct history_entry *entry = history_reserve(&upstairs->history, request->start, count);
 	if (!entry && *last != request) {
 		*last = request;
 		entry = history_reserve(&upstairs->history, request->start, request->count);
 	}
 	if (!entry) {
-		if (upstairs->flushed_to < history_end(&upstairs->history))
-			jobs_flush_unasked(upstairs);
+		jobs_make_room(upstairs);
 		return -EAGAIN;
 	}
 	fill(upstairs, entry, request);
 	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
-}
-
-static int start_read(struct upstairs *upstairs, struct upstairs_request *request)
-{
-	struct job *job = job_new(upstairs, JOB_READ, request->start, request->count);
-	if (!job)
-		return -ENOMEM;
-	job->request = request;
-	send_read(upstairs, job);
-	return 0;
 }
 
 /* Makes a job of the request, and of those behind it up to *last. -EAGAIN: not now. */
@@ -660,11 +607,13 @@ static int start(struct upstairs *upstairs, struct upstairs_request *request, st
 		return -EINVAL;
 	switch (request->operation) {
 	case UPSTAIRS_READ:
-		return start_read(upstairs, request);
+		return reads_start(upstairs, request);
 	case UPSTAIRS_WRITE:
 		return start_write(upstairs, request, last);
 	case UPSTAIRS_FLUSH:
 		return jobs_flush(upstairs, request) ? 0 : -ENOMEM;
+	case UPSTAIRS_WRITE_ZEROES:
+		return zeroes_start(upstairs, request);
 	}
 	return -EINVAL;
 }
@@ -677,23 +626,11 @@ void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests)
 	jobs_go_on(upstairs);
 }
 
-void jobs_retry_reads(struct upstairs *upstairs)
-{
-	struct job *job, *following;
-	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
-	{
-		bool is_idle = job->kind == JOB_READ && !job->has_data && job->request;
-		for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
-			is_idle = is_idle && job->states[i] != JOB_SENT;
-		if (is_idle)
-			read_elsewhere(upstairs, job);
-	}
-}
-
 void jobs_go_on(struct upstairs *upstairs)
 {
+	zeroes_go_on(upstairs);
 	/* what is possible is not known before it serves */
-	while (upstairs->waiting && is_serving(upstairs)) {
+	while (upstairs->waiting && jobs_are_answered(upstairs)) {
 		struct upstairs_request *request = upstairs->waiting, *last;
 		int status = start(upstairs, request, &last);
 		if (status == -EAGAIN)
@@ -713,18 +650,26 @@ void jobs_fail_all(struct upstairs *upstairs, int error)
 	LIST_FOR_EACH_SAFE(job, following, &upstairs->jobs, all_link)
 	{
 		if (!job->is_answered)
-			answer(upstairs, job, error);
+			job_answer(upstairs, job, error);
 		job_free(upstairs, job);
 	}
+	reads_fail_all(upstairs, error);
+	zeroes_fail_all(upstairs, error);
 	struct upstairs_request *waiting = upstairs->waiting;
 	upstairs->waiting = NULL;
 	upstairs->waiting_end = &upstairs->waiting;
 	complete(upstairs, waiting, error);
 }
 
+bool jobs_wait(const struct upstairs *upstairs)
+{
+	return upstairs->waiting || !list_empty(&upstairs->zeroing);
+}
+
 bool jobs_idle(const struct upstairs *upstairs)
 {
-	return list_empty(&upstairs->jobs) && !upstairs->waiting;
+	return list_empty(&upstairs->jobs) && list_empty(&upstairs->parked_reads) && list_empty(&upstairs->zeroing) &&
+		!upstairs->waiting;
 }
 
 /* Keeping the history short */
@@ -750,21 +695,19 @@ void jobs_trim(struct upstairs *upstairs)
 		wished = needed;
 	/* for slots that are away as much as half the memory holds */
 	history_trim(&upstairs->history, wished);
-	while (history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2 &&
+	while (history_is_half_full(&upstairs->history) &&
 		history_begin(&upstairs->history) < needed)
 		history_trim(&upstairs->history, history_begin(&upstairs->history) + 1);
-	if (upstairs->waiting)
+	if (jobs_wait(upstairs))
 		jobs_go_on(upstairs);
 }
 
 /* The oldest job of a slot is late, and two counted others have done it (design 6.2). */
 static bool is_late(const struct upstairs *upstairs, unsigned index)
 {
-	const struct slot *slot = &upstairs->slots[index];
-	if (list_empty(&slot->outstanding))
+	const struct job *job = slot_oldest(upstairs, index);
+	if (!job)
 		return false;
-	const struct job *job = (const struct job *)((const char *)slot->outstanding.next -
-		offsetof(struct job, slot_links) - index * sizeof(struct list));
 	unsigned others = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		others += i != index && upstairs->slots[i].phase == SLOT_COUNTED && job->states[i] == JOB_DONE;
@@ -775,13 +718,15 @@ void jobs_tick(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->slots[i].phase == SLOT_COUNTED && is_late(upstairs, i))
-			slot_drop(upstairs, i, "does not answer, and two others have");
+			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW, "does not answer, and two others have");
 		/* one that comes back may take its time, until it keeps the history so full that requests wait for it */
-		else if (slot_receives(&upstairs->slots[i]) && is_serving(upstairs) && upstairs->waiting && is_late(upstairs, i))
-			slot_drop(upstairs, i, "is too slow to come back while there is so much to write");
+		else if (slot_receives(&upstairs->slots[i]) && jobs_are_answered(upstairs) && jobs_wait(upstairs) &&
+			is_late(upstairs, i))
+			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW,
+				"is too slow to come back while there is so much to write");
 	}
 	bool is_due = upstairs->now - upstairs->last_flush_at >= upstairs->options.flush_interval ||
-		history_used(&upstairs->history) > history_capacity(&upstairs->history) / 2;
-	if (is_serving(upstairs) && is_due && upstairs->flushed_to < history_end(&upstairs->history))
+		history_is_half_full(&upstairs->history);
+	if (jobs_are_answered(upstairs) && is_due && upstairs->flushed_to < history_end(&upstairs->history))
 		jobs_flush_unasked(upstairs);
 }

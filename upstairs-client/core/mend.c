@@ -30,6 +30,7 @@ struct mend {
 	size_t count, at;
 	enum mend_step step;
 	uint64_t repair_id;
+	uint64_t asked_at; /* by core_clock(): for the copy */
 	bool waits_for[UPSTAIRS_SLOTS];
 	/* CHECK, ASK and REWRITE */
 	bool is_source[UPSTAIRS_SLOTS], was_asked[UPSTAIRS_SLOTS];
@@ -177,6 +178,7 @@ static void send_step(struct upstairs *upstairs)
 			: mend->step == MEND_REPAIR               ? planned->goes_to[i]
 													  : upstairs->in_activation[i];
 	}
+	mend->asked_at = core_clock(upstairs);
 	if (mend->step == MEND_REPAIR)
 		message.extent_repair.destination_slots = (struct crucible_u8s){ destinations, count };
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
@@ -362,7 +364,8 @@ void mend_received(struct upstairs *upstairs, unsigned index, const struct cruci
 			if (mend && mend->step == MEND_FLUSH)
 				slot_lies(upstairs, index);
 		}
-		slot_drop(upstairs, index, text);
+		slot_drop_for(upstairs, index,
+			message->type == CRUCIBLE_EXTENT_ERROR ? UPSTAIRS_TROUBLE_ERRORS : UPSTAIRS_TROUBLE_ANSWERS, text);
 		return;
 	}
 	mend->waits_for[index] = false;
@@ -370,6 +373,8 @@ void mend_received(struct upstairs *upstairs, unsigned index, const struct cruci
 		if (mend->waits_for[i])
 			return;
 	}
+	if (mend->step == MEND_REPAIR)
+		recovery_copied(upstairs, mend->asked_at);
 	if (next_step(mend)) {
 		send_step(upstairs);
 		return;

@@ -27,6 +27,9 @@ struct repair {
 	struct version closed[UPSTAIRS_SLOTS]; /* what the close has shown */
 	struct version highest;                /* stamp of the target before the repair */
 	bool is_aborted;
+	bool copies;       /* the extent, as against only comparing it */
+	uint64_t asked_at; /* by core_clock(): for the copy */
+	uint64_t began_at; /* ms */
 };
 
 /* Was it sent the reopen, on the connection that it has now? */
@@ -101,6 +104,8 @@ static void send_step(struct upstairs *upstairs, enum repair_step step)
 			continue;
 		struct crucible_message message = message_of(upstairs, repair, step, i, flush_number);
 		if (step == REPAIR_COPY && i == repair->target && !repair->is_aborted && needs_copy(upstairs, repair)) {
+			repair->copies = true;
+			repair->asked_at = core_clock(upstairs);
 			message.type = CRUCIBLE_EXTENT_LIVE_REPAIR;
 			message.live_repair.extent_id = repair->extent;
 			message.live_repair.source_slot = (uint8_t)repair->source;
@@ -134,7 +139,7 @@ static void give_up(struct upstairs *upstairs, const char *why)
 	unsigned target = upstairs->repair->target;
 	upstairs->repair->is_aborted = true;
 	if (upstairs->slots[target].phase == SLOT_REPAIR)
-		slot_drop(upstairs, target, why);
+		slot_drop_for(upstairs, target, UPSTAIRS_TROUBLE_LOST, why);
 }
 
 static bool begin_extent(struct upstairs *upstairs)
@@ -161,7 +166,7 @@ static void finish(struct upstairs *upstairs)
 	end(upstairs);
 	upstairs->slots[target].repaired_to = UINT64_MAX;
 	if (!replay_flush(upstairs, target))
-		slot_drop(upstairs, target, "out of memory");
+		slot_drop_for(upstairs, target, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 }
 
 /* Nobody has the step still to do. */
@@ -182,6 +187,9 @@ void repair_advance(struct upstairs *upstairs)
 			give_up(upstairs, "the slot that it is copied from is gone");
 		if (!repair->is_aborted && !is_still_there(upstairs, repair->target, SLOT_REPAIR))
 			repair->is_aborted = true;
+		if (repair->step == REPAIR_COPY && repair->copies && !repair->is_aborted)
+			recovery_copied(upstairs, repair->asked_at);
+		repair->copies = false;
 		if (repair->step < REPAIR_REOPEN) {
 			/* the reopen is under way since the beginning */
 			if (++repair->step < REPAIR_REOPEN)
@@ -238,6 +246,7 @@ void repair_begin_if_wanted(struct upstairs *upstairs)
 	*repair = (struct repair){
 		.target = target,
 		.source = source,
+		.began_at = upstairs->now,
 		.highest = highest_of(upstairs, &upstairs->slots[target]),
 	};
 	upstairs->repair = repair;
@@ -261,7 +270,7 @@ void repair_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	bool failed = message->type == CRUCIBLE_EXTENT_LIVE_CLOSE_ACK ? message->live_close_ack.result.failed
 																  : message->ack.failed;
 	if (failed) {
-		slot_drop(upstairs, index, "a step of the repair failed");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_ERRORS, "a step of the repair failed");
 		return;
 	}
 	if (message->type == CRUCIBLE_EXTENT_LIVE_CLOSE_ACK)
@@ -292,6 +301,21 @@ struct job *repair_reopen(const struct upstairs *upstairs)
 bool repair_flushes(const struct upstairs *upstairs, const struct job *job)
 {
 	return upstairs->repair && job == upstairs->repair->jobs[REPAIR_CLOSE];
+}
+
+void repair_describe(const struct upstairs *upstairs, unsigned index, struct upstairs_slot_status *status)
+{
+	const struct repair *repair = upstairs->repair;
+	if (!repair || repair->target != index || upstairs->slots[index].phase != SLOT_REPAIR)
+		return;
+	uint64_t elapsed = upstairs->now - repair->began_at;
+	status->repaired = repair->extent;
+	status->to_repair = upstairs->region.extent_count;
+	if (repair->extent == 0)
+		return;
+	uint64_t each = elapsed / repair->extent + 1; /* ms */
+	status->repair_rate = upstairs->region.extent_size * upstairs->region.block_size / each * 1000;
+	status->repair_left = (status->to_repair - status->repaired) * each / 1000 + 1;
 }
 
 void repair_forget(struct upstairs *upstairs)

@@ -81,13 +81,19 @@ static bool make_set(struct upstairs *upstairs, uint64_t place, struct block_set
 	return set->blocks;
 }
 
+/* Is the job, where it was not sent, as good as done with a replay or a copy and the flush behind it? */
+static bool is_covered(const struct job *job)
+{
+	return job->kind == JOB_WRITE || job->kind == JOB_FLUSH || job->kind == JOB_NO_OP;
+}
+
 /* What is under way elsewhere is part of what is replayed. */
 static void cover_jobs(struct upstairs *upstairs, unsigned index)
 {
 	struct job *job;
 	LIST_FOR_EACH(job, &upstairs->jobs, all_link)
 	{
-		if ((job->kind == JOB_WRITE || job->kind == JOB_FLUSH) && job->states[index] == JOB_NOT_SENT)
+		if (is_covered(job) && job->states[index] == JOB_NOT_SENT)
 			job->states[index] = JOB_COVERED;
 	}
 }
@@ -141,7 +147,7 @@ void replay_flushed(struct upstairs *upstairs, struct job *flush, unsigned index
 	LIST_FOR_EACH(job, &upstairs->jobs, all_link)
 	{
 		/* in a repair: what was not sent to it has been copied with its extent */
-		bool is_before = (job->kind == JOB_WRITE || job->kind == JOB_FLUSH) && job->id < flush->id;
+		bool is_before = is_covered(job) && job->id < flush->id;
 		if (job->states[index] == JOB_COVERED || (is_before && job->states[index] == JOB_NOT_SENT))
 			job->states[index] = JOB_DONE;
 	}

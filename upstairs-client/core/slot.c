@@ -3,6 +3,7 @@
  * Negotiation always asks for the versions, never by LastFlush (design 6.5): a region shows by them whether it
  * is the copy that it should be.
  */
+#include <errno.h>
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -73,7 +74,7 @@ void upstairs_connected(struct upstairs *upstairs, unsigned index, const struct 
 	slot->phase = SLOT_HELLO;
 	slot->peer = *peer;
 	slot->base = 0;
-	slot->last_heard = slot->last_ping = upstairs->now;
+	slot->last_heard = slot->last_ping = slot->connected_at = upstairs->now;
 	struct crucible_message hello = { .type = CRUCIBLE_HERE_I_AM };
 	hello.here_i_am.version = CRUCIBLE_PROTOCOL_VERSION;
 	hello.here_i_am.session = own_session(upstairs, index);
@@ -102,6 +103,13 @@ static void try_later(struct upstairs *upstairs, struct slot *slot)
 	slot->retry_delay = slot->retry_delay * 2 < RETRY_MAX_MS ? slot->retry_delay * 2 : RETRY_MAX_MS;
 }
 
+/* What is wrong with it from now on. */
+static void blame(struct slot *slot, enum upstairs_trouble trouble, const char *why)
+{
+	slot->trouble = trouble;
+	snprintf(slot->error, sizeof slot->error, "%s", why);
+}
+
 void slot_lost(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
@@ -109,10 +117,15 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 	slot->doomed = NULL;
 	if (slot->phase == SLOT_ABSENT || slot->phase == SLOT_FAILED)
 		return;
-	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes % SILENT_CLOSES_TOLD == 2)
-		core_report(upstairs, index,
+	if (slot->phase == SLOT_PROMOTE && ++slot->silent_closes >= 2) {
+		blame(slot, UPSTAIRS_TROUBLE_DISPLACED,
 			"closes right after our promotion: it has not seen the end of our last connection yet, or another client "
 			"with an equal or higher generation is active on it");
+		if (slot->silent_closes % SILENT_CLOSES_TOLD == 2)
+			core_report(upstairs, index, "%s", slot->error);
+	}
+	if (slot->phase == SLOT_COUNTED)
+		slot->left++;
 	slot->phase = SLOT_ABSENT;
 	try_later(upstairs, slot);
 	jobs_lost(upstairs, index);
@@ -123,12 +136,24 @@ void slot_lost(struct upstairs *upstairs, unsigned index)
 
 void upstairs_disconnected(struct upstairs *upstairs, unsigned index)
 {
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase == SLOT_CONNECTING)
+		blame(slot, UPSTAIRS_TROUBLE_UNREACHABLE, "no connection");
+	else if (slot->phase > SLOT_PROMOTE && slot->phase != SLOT_FAILED)
+		blame(slot, UPSTAIRS_TROUBLE_LOST, "the connection was lost");
 	slot_lost(upstairs, index);
 	slot_drop_doomed(upstairs);
 }
 
 void slot_drop(struct upstairs *upstairs, unsigned index, const char *why)
 {
+	slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_ANSWERS, why);
+}
+
+void slot_drop_for(struct upstairs *upstairs, unsigned index, enum upstairs_trouble trouble, const char *why)
+{
+	if (why)
+		blame(&upstairs->slots[index], trouble, why);
 	if (why)
 		core_report(upstairs, index, "%s: connection dropped", why);
 	else
@@ -146,20 +171,20 @@ void slot_drop_doomed(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->slots[i].doomed) {
-			slot_drop(upstairs, i, upstairs->slots[i].doomed);
+			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_MEMORY, upstairs->slots[i].doomed);
 			i = UINT_MAX; /* that may have doomed another one: from the beginning */
 		}
 	}
 }
 
-void slot_fail(struct upstairs *upstairs, unsigned index, const char *format, ...)
+void slot_fail(struct upstairs *upstairs, unsigned index, enum upstairs_trouble trouble, const char *format, ...)
 {
 	char text[160];
 	va_list args;
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
-	slot_drop(upstairs, index, text);
+	slot_drop_for(upstairs, index, trouble, text);
 	upstairs->slots[index].phase = SLOT_FAILED;
 	core_advance(upstairs);
 }
@@ -176,8 +201,8 @@ static void take_hello(struct upstairs *upstairs, unsigned index, const struct c
 {
 	struct slot *slot = &upstairs->slots[index];
 	if (message->yes_its_me.version != CRUCIBLE_PROTOCOL_VERSION) {
-		slot_fail(upstairs, index, "speaks message version %u, not %d", message->yes_its_me.version,
-			CRUCIBLE_PROTOCOL_VERSION);
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "speaks message version %u, not %d",
+			message->yes_its_me.version, CRUCIBLE_PROTOCOL_VERSION);
 		return;
 	}
 	slot->repair_address = message->yes_its_me.repair_address;
@@ -200,7 +225,7 @@ static void take_promotion(struct upstairs *upstairs, unsigned index, const stru
 	if (memcmp(&own.upstairs_id, &message->session.upstairs_id, sizeof own.upstairs_id) != 0 ||
 		memcmp(&own.session_id, &message->session.session_id, sizeof own.session_id) != 0 ||
 		own.generation != message->session.generation) {
-		slot_drop(upstairs, index, "says that somebody else is active now");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_DISPLACED, "says that somebody else is active now");
 		return;
 	}
 	upstairs->slots[index].silent_closes = 0;
@@ -265,10 +290,13 @@ static void take_region(struct upstairs *upstairs, unsigned index, const struct 
 		wrong = "its geometry is not that of the volume";
 	if (!wrong && upstairs->history.reach > region->extent_size * region->extent_count)
 		wrong = "it is shorter than the history says"; /* its replay would kill the downstairs (trap T21) */
-	if (!wrong)
-		wrong = wrong_region(upstairs, index, region);
 	if (wrong) {
-		slot_fail(upstairs, index, "%s", wrong);
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "%s", wrong);
+		return;
+	}
+	wrong = wrong_region(upstairs, index, region);
+	if (wrong) {
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_WRONG_REGION, "%s", wrong);
 		return;
 	}
 	upstairs->region = *region;
@@ -285,13 +313,13 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 	if (message->extent_versions.generations.count != count ||
 		message->extent_versions.flush_numbers.count != count ||
 		message->extent_versions.dirty.count != count) {
-		slot_fail(upstairs, index, "its versions are not one for each extent");
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "its versions are not one for each extent");
 		return;
 	}
 	if (!slot->versions)
 		slot->versions = core_allocate(upstairs, count * sizeof *slot->versions);
 	if (!slot->versions) {
-		slot_drop(upstairs, index, "out of memory");
+		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 		return;
 	}
 	slot->shown = 0;
@@ -305,15 +333,24 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 		if (version->flush_number > upstairs->flush_number)
 			upstairs->flush_number = version->flush_number;
 	}
+	if (replace_refuses(upstairs, index)) {
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_NOT_EMPTY, "the region that is to take this place is not empty");
+		return;
+	}
 	if (slot->shown > upstairs->generation) {
 		core_fence(upstairs, "slot %u shows generation %llu, ours is %llu", index,
 			(unsigned long long)slot->shown, (unsigned long long)upstairs->generation);
 		return;
 	}
 	if (slot->shown < history_slot(&upstairs->history, index)->must_show) {
-		core_report(upstairs, index, "is older than it was when we left it: it is no copy any more");
+		blame(slot, slot->shown == 0 ? UPSTAIRS_TROUBLE_WIPED : UPSTAIRS_TROUBLE_ROLLED_BACK,
+			"is older than it was when we left it: it is no copy any more");
+		core_report(upstairs, index, "%s", slot->error);
 		slot_lies(upstairs, index); /* rolled back or wiped: whatever its numbers say, all of it is copied */
 	}
+	if (upstairs->record.in_sync[index] && slot->shown < upstairs->record.stamped && !slot->lies)
+		blame(slot, slot->shown == 0 ? UPSTAIRS_TROUBLE_WIPED : UPSTAIRS_TROUBLE_ROLLED_BACK,
+			"is older than the record says that it is");
 	slot->phase = SLOT_PRESENT;
 	slot->present_since = upstairs->now;
 	core_advance(upstairs);
@@ -323,14 +360,15 @@ static void take_mismatch(struct upstairs *upstairs, unsigned index, const struc
 {
 	switch (message->type) {
 	case CRUCIBLE_VERSION_MISMATCH:
-		slot_fail(upstairs, index, "speaks message version %u, not %d", message->version_mismatch.version,
-			CRUCIBLE_PROTOCOL_VERSION);
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "speaks message version %u, not %d",
+			message->version_mismatch.version, CRUCIBLE_PROTOCOL_VERSION);
 		break;
 	case CRUCIBLE_READ_ONLY_MISMATCH:
-		slot_fail(upstairs, index, "runs read-only");
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "runs read-only");
 		break;
 	default:
-		slot_fail(upstairs, index, "the region is %s", message->mode_mismatch.expected ? "encrypted" : "not encrypted");
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "the region is %s",
+			message->mode_mismatch.expected ? "encrypted" : "not encrypted");
 		break;
 	}
 }
@@ -407,7 +445,27 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 void upstairs_received(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
 {
 	slot_received(upstairs, index, message);
+	zeroes_go_on(upstairs);
 	slot_drop_doomed(upstairs);
+}
+
+const struct job *slot_oldest(const struct upstairs *upstairs, unsigned index)
+{
+	const struct slot *slot = &upstairs->slots[index];
+	return list_empty(&slot->outstanding)
+		? NULL
+		: (const struct job *)((const char *)slot->outstanding.next - offsetof(struct job, slot_links) -
+			  index * sizeof(struct list));
+}
+
+int upstairs_retry(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (slot->phase != SLOT_FAILED)
+		return -EBUSY;
+	slot->phase = SLOT_ABSENT;
+	slot->retry_at = upstairs->now;
+	return 0;
 }
 
 void slot_tick(struct upstairs *upstairs, unsigned index)
@@ -420,7 +478,8 @@ void slot_tick(struct upstairs *upstairs, unsigned index)
 	if (slot->phase < SLOT_CONNECTING || slot->phase == SLOT_FAILED)
 		return;
 	if (upstairs->now - slot->last_heard >= SILENCE_MS) {
-		slot_drop(upstairs, index, "silent for 45 s");
+		slot_drop_for(upstairs, index,
+			slot->phase == SLOT_HELLO ? UPSTAIRS_TROUBLE_MUTE : UPSTAIRS_TROUBLE_SILENT, "silent for 45 s");
 		return;
 	}
 	if (slot->phase >= SLOT_HELLO && upstairs->now - slot->last_ping >= PING_MS) {
