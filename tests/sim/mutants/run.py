@@ -42,7 +42,7 @@ def make(build, patch, directory):
     program = directory / 'tb4-sim'
     subprocess.run(['cc', '-o', str(program), *rest, *objects,
                     str(build / 'tests/downstairs/libdownstairs-engine.a'),
-                    str(build / 'upstairs-client/libupstairs.a'), '-luv', '-lxxhash'], cwd=build, check=True)
+                    str(build / 'upstairs-client/libupstairs.a'), '-luv', '-lxxhash', '-lgcrypt'], cwd=build, check=True)
     return program
 
 
