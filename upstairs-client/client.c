@@ -25,6 +25,7 @@ struct client {
 	struct sealer *sealer;
 	struct link *links[UPSTAIRS_SLOTS];
 	bool could_not_connect[UPSTAIRS_SLOTS];
+	char reported[UPSTAIRS_SLOTS][100]; /* why it could not be connected; each reason once in a row */
 	uv_timer_t timer; /* of the core's deadline */
 	uint64_t timer_at, told; /* ms; the latter is what the core knows */
 	uv_check_t turn;  /* hands requests to the core, answers to the user, frames to the network */
@@ -93,6 +94,8 @@ static void on_received(void *context, unsigned slot, const struct crucible_mess
 	tell_time(client);
 	if (client->links[slot])
 		upstairs_received(client->core, slot, message);
+	if (client->reported[slot][0] && upstairs_slot_state(client->core, slot) > UPSTAIRS_SLOT_CONNECTING)
+		client->reported[slot][0] = '\0';
 	wake(client);
 }
 
@@ -100,7 +103,10 @@ static void on_link_closed(void *context, unsigned slot, const char *why)
 {
 	struct client *client = context;
 	client->links[slot] = NULL;
-	client->user.report(client->user.context, slot, why);
+	if (strncmp(client->reported[slot], why, sizeof client->reported[slot] - 1) != 0) {
+		snprintf(client->reported[slot], sizeof client->reported[slot], "%s", why);
+		client->user.report(client->user.context, slot, why);
+	}
 	tell_time(client);
 	upstairs_disconnected(client->core, slot);
 	wake(client);
@@ -407,9 +413,9 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 	const struct history_memory *memory = history_file_memory(options->history);
 	int status = history_open(&history, memory, &options->history_key, &client->history_fault);
 	bool is_kept = status == 0 && history.block_size == options->block_size;
-	if (status == -ENOENT)
+	if (status == 0 || status == -ENOENT)
 		client->history_fault = NULL;
-	else if (status == 0 && !is_kept)
+	if (status == 0 && !is_kept)
 		client->history_fault = "it is of blocks of another size";
 	if ((!is_kept && history_create(&history, memory, options->block_size, &options->history_key) < 0) ||
 		getrandom(&core.upstairs_id, sizeof core.upstairs_id, 0) != sizeof core.upstairs_id ||

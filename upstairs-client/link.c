@@ -365,9 +365,9 @@ static void on_event(uv_poll_t *poll, int status, int events)
 	struct link *link = poll->data;
 	if (!link->is_connected)
 		go_on_connecting(link);
-	else if (status < 0)
-		fail(link, uv_strerror(status));
-	if (!link->is_closed && link->is_connected && (events & UV_READABLE))
+	if (status < 0)
+		link->events = 0; /* the socket has an error, which receiving tells, behind what is there; libuv has stopped */
+	if (!link->is_closed && link->is_connected && (status < 0 || (events & UV_READABLE)))
 		receive(link);
 	if (!link->is_closed && link->is_connected && (events & UV_WRITABLE) && link->is_blocked) {
 		link->is_blocked = false;

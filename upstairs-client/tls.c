@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECORD = 16 << 10 };
+enum { RECORD = 16 << 10, NAME_SIZE = 64 };
 
 struct tls_identity {
 	gnutls_certificate_credentials_t credentials;
@@ -16,6 +16,7 @@ struct tls_identity {
 
 struct tls {
 	gnutls_session_t session;
+	char name[NAME_SIZE]; /* of the peer; GnuTLS keeps no copy */
 	/* One record that GnuTLS could not send as a whole. */
 	uint8_t record[RECORD];
 	size_t record_length;
@@ -58,17 +59,18 @@ struct tls *tls_open(const struct tls_identity *identity, int fd, const char *na
 	struct tls *tls = calloc(1, sizeof *tls);
 	if (!tls)
 		return NULL;
+	snprintf(tls->name, sizeof tls->name, "%s", name);
 	if (gnutls_init(&tls->session, GNUTLS_CLIENT | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0) {
 		free(tls);
 		return NULL;
 	}
 	if (gnutls_set_default_priority_append(tls->session, "-VERS-ALL:+VERS-TLS1.3:+VERS-TLS1.2", NULL, 0) < 0 ||
 		gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, identity->credentials) < 0 ||
-		gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, name, strlen(name)) < 0) {
+		gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->name, strlen(tls->name)) < 0) {
 		tls_close(tls);
 		return NULL;
 	}
-	gnutls_session_set_verify_cert(tls->session, name, 0);
+	gnutls_session_set_verify_cert(tls->session, tls->name, 0);
 	gnutls_handshake_set_timeout(tls->session, 0); /* the caller has a timer */
 	gnutls_transport_set_int(tls->session, fd);
 	return tls;
@@ -87,6 +89,10 @@ static void describe_verification(struct tls *tls)
 {
 	gnutls_datum_t text = { 0 };
 	unsigned status = gnutls_session_get_verify_cert_status(tls->session);
+	if (status & GNUTLS_CERT_UNEXPECTED_OWNER) {
+		snprintf(tls->fault, sizeof tls->fault, "TLS: its certificate is not for %s", tls->name);
+		return;
+	}
 	if (gnutls_certificate_verification_status_print(status, GNUTLS_CRT_X509, &text, 0) < 0)
 		return;
 	snprintf(tls->fault, sizeof tls->fault, "TLS: %s", (const char *)text.data);

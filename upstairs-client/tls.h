@@ -22,7 +22,8 @@ struct tls_identity *tls_identity_open(const char *authority, const char *certif
 	size_t why_size);
 void tls_identity_close(struct tls_identity *identity); /* after its last connection */
 
-/* Of a connected socket that does not block. The peer must have a certificate for `name`. NULL without memory. */
+/* Of a connected socket that does not block. The peer must have a certificate for `name`, which is copied. NULL without
+ * memory. */
 struct tls *tls_open(const struct tls_identity *identity, int fd, const char *name);
 void tls_close(struct tls *tls);
 /* Returns 0 when the peer is known to be the right one. */
