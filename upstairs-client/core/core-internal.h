@@ -171,6 +171,7 @@ struct upstairs {
 	uint64_t clock;           /* us, see upstairs_clock(); 0: there is none */
 	uint64_t hedged_reads;    /* so far */
 	uint64_t next_id, flush_number;
+	bool has_stamped; /* a flush number was taken, so that our generation may be on a disk */
 	uint64_t flushed_to; /* history number that the last flush sent covers */
 	uint64_t last_flush_at;
 	struct upstairs_request *waiting, **waiting_end; /* not yet jobs */
@@ -259,8 +260,9 @@ void jobs_try_answers(struct upstairs *upstairs);
 struct job *jobs_write(struct upstairs *upstairs, struct history_entry *entry, struct upstairs_request *request);
 struct job *jobs_flush(struct upstairs *upstairs, struct upstairs_request *request);
 struct job *jobs_no_op(struct upstairs *upstairs, struct upstairs_request *request);
-/* The history is full: flushes, so that it can be trimmed. */
-void jobs_make_room(struct upstairs *upstairs);
+/* The history is full. What no slot needs any more is dropped: true if that was anything. Flushes, so that more can
+ * be. */
+bool jobs_make_room(struct upstairs *upstairs);
 /* May a write of the guest to these blocks become a job now? */
 bool jobs_may_write(const struct upstairs *upstairs, uint64_t start, uint64_t count);
 /* One that nobody waits for. */

@@ -41,6 +41,7 @@ uint64_t core_next_flush_number(struct upstairs *upstairs)
 	if (upstairs->flush_number < kept)
 		upstairs->flush_number = kept;
 	history_set_flush_number(&upstairs->history, ++upstairs->flush_number);
+	upstairs->has_stamped = true;
 	return upstairs->flush_number;
 }
 

@@ -178,10 +178,10 @@ static bool rewrite(struct upstairs *upstairs, unsigned good)
 	struct heal *heal = upstairs->heal;
 	const struct read_block block = { .context = heal->copies[good].context, .data = heal->copies[good].data };
 	struct history_entry *entry = history_reserve(&upstairs->history, heal->block, 1);
-	if (!entry) {
-		jobs_make_room(upstairs);
+	if (!entry && jobs_make_room(upstairs))
+		entry = history_reserve(&upstairs->history, heal->block, 1);
+	if (!entry)
 		return false;
-	}
 	block_fill(upstairs, entry, &block);
 	if (!jobs_write(upstairs, entry, NULL))
 		return false;

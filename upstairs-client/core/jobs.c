@@ -434,6 +434,11 @@ void jobs_answer_to(struct upstairs *upstairs, unsigned index, const struct cruc
 		[JOB_NO_OP] = CRUCIBLE_EXTENT_LIVE_ACK_ID,
 	};
 	struct job *job = job_by_id(upstairs, message->job.job_id);
+	struct crucible_job own = core_job(upstairs, index, message->job.job_id);
+	if (memcmp(&own, &message->job, sizeof own) != 0) {
+		slot_drop(upstairs, index, "answers a job of somebody else");
+		return;
+	}
 	if (!job || job->states[index] != JOB_SENT) {
 		slot_drop(upstairs, index, "answers a job that it was not sent");
 		return;
@@ -529,12 +534,6 @@ struct job *jobs_no_op(struct upstairs *upstairs, struct upstairs_request *reque
 	return job;
 }
 
-void jobs_make_room(struct upstairs *upstairs)
-{
-	if (upstairs->flushed_to < history_end(&upstairs->history))
-		jobs_flush_unasked(upstairs);
-}
-
 bool jobs_may_write(const struct upstairs *upstairs, uint64_t start, uint64_t count)
 {
 	return !heal_holds(upstairs, start, count);
@@ -591,10 +590,10 @@ static int start_write(struct upstairs *upstairs, struct upstairs_request *reque
 		*last = request;
 		entry = history_reserve(&upstairs->history, request->start, request->count);
 	}
-	if (!entry) {
-		jobs_make_room(upstairs);
+	if (!entry && jobs_make_room(upstairs))
+		entry = history_reserve(&upstairs->history, request->start, request->count);
+	if (!entry)
 		return -EAGAIN;
-	}
 	fill(upstairs, entry, request);
 	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
 }
@@ -674,7 +673,7 @@ bool jobs_idle(const struct upstairs *upstairs)
 
 /* Keeping the history short */
 
-void jobs_trim(struct upstairs *upstairs)
+static void trim(struct upstairs *upstairs)
 {
 	uint64_t needed = history_end(&upstairs->history), wished = needed;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
@@ -698,8 +697,22 @@ void jobs_trim(struct upstairs *upstairs)
 	while (history_is_half_full(&upstairs->history) &&
 		history_begin(&upstairs->history) < needed)
 		history_trim(&upstairs->history, history_begin(&upstairs->history) + 1);
+}
+
+void jobs_trim(struct upstairs *upstairs)
+{
+	trim(upstairs);
 	if (jobs_wait(upstairs))
 		jobs_go_on(upstairs);
+}
+
+bool jobs_make_room(struct upstairs *upstairs)
+{
+	uint64_t begin = history_begin(&upstairs->history);
+	trim(upstairs);
+	if (upstairs->flushed_to < history_end(&upstairs->history))
+		jobs_flush_unasked(upstairs);
+	return history_begin(&upstairs->history) > begin;
 }
 
 /* The oldest job of a slot is late, and two counted others have done it (design 6.2). */

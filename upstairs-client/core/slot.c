@@ -342,6 +342,11 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 			(unsigned long long)slot->shown, (unsigned long long)upstairs->generation);
 		return;
 	}
+	if (slot->shown == upstairs->generation && !upstairs->has_stamped) { /* trap T5 */
+		core_fence(upstairs, "slot %u shows our generation %llu before we have flushed: it was used before", index,
+			(unsigned long long)slot->shown);
+		return;
+	}
 	if (slot->shown < history_slot(&upstairs->history, index)->must_show) {
 		blame(slot, slot->shown == 0 ? UPSTAIRS_TROUBLE_WIPED : UPSTAIRS_TROUBLE_ROLLED_BACK,
 			"is older than it was when we left it: it is no copy any more");

@@ -67,10 +67,10 @@ static int write_part(struct upstairs *upstairs, struct upstairs_request *reques
 	if (!jobs_may_write(upstairs, request->at, count))
 		return -EAGAIN;
 	struct history_entry *entry = make_entry(upstairs, request->at, count);
-	if (!entry) {
-		jobs_make_room(upstairs);
+	if (!entry && jobs_make_room(upstairs))
+		entry = make_entry(upstairs, request->at, count);
+	if (!entry)
 		return -EAGAIN;
-	}
 	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
 }
 
