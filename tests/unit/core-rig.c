@@ -53,8 +53,7 @@ static void server_sends(void *context, void *peer, const void *head, size_t hea
 	size_t data_size)
 {
 	struct rig_sled *sled = context;
-	(void)peer;
-	if (!sled->is_open)
+	if (!sled->is_open || peer != sled)
 		return;
 	struct rig_frame *frame = push(&sled->down, head_size + data_size);
 	memcpy(frame->bytes, head, head_size);
@@ -65,7 +64,7 @@ static void server_sends(void *context, void *peer, const void *head, size_t hea
 static void server_closes(void *context, void *peer)
 {
 	struct rig_sled *sled = context;
-	(void)peer;
+	assert_ptr_equal(peer, sled);
 	sled->server = NULL;
 	empty(&sled->up);
 }
@@ -163,6 +162,21 @@ void core_rig_renew_sled(struct core_rig *rig, unsigned index, bool same_uuid)
 		sled->region.uuid.bytes[0]++;
 	new_disk(sled);
 	core_rig_start_sled(rig, index);
+}
+
+void core_rig_intrude(struct core_rig *rig, unsigned index, uint64_t generation)
+{
+	struct rig_sled *sled = &rig->sleds[index];
+	struct crucible_message message = { .type = CRUCIBLE_HERE_I_AM };
+	struct crucible_session session = { .upstairs_id = { { 99 } }, .session_id = { { 98 } }, .generation = generation };
+	struct downstairs_connection *server = downstairs_connected(sled->downstairs, &sled->intruder);
+	uint8_t frame[256];
+	message.here_i_am.version = CRUCIBLE_PROTOCOL_VERSION;
+	message.here_i_am.session = session;
+	message.here_i_am.encrypted = sled->region.encrypted;
+	downstairs_received(server, frame, (size_t)crucible_encode(&message, frame, sizeof frame));
+	message = (struct crucible_message){ .type = CRUCIBLE_PROMOTE_TO_ACTIVE, .session = session };
+	downstairs_received(server, frame, (size_t)crucible_encode(&message, frame, sizeof frame));
 }
 
 /* What the core wants */
@@ -331,7 +345,7 @@ static bool answer_store(struct core_rig *rig)
 	return true;
 }
 
-static bool step(struct core_rig *rig)
+bool core_rig_step(struct core_rig *rig)
 {
 	bool moved = false;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && rig->core; i++) {
@@ -350,7 +364,7 @@ static bool step(struct core_rig *rig)
 void core_rig_run(struct core_rig *rig)
 {
 	for (unsigned i = 0; i < 1000000; i++) {
-		if (!step(rig))
+		if (!core_rig_step(rig))
 			return;
 	}
 	fail_msg("it never comes to rest");
@@ -366,6 +380,12 @@ void core_rig_pass(struct core_rig *rig, uint64_t ms)
 		tell_time(rig);
 		core_rig_run(rig);
 	}
+}
+
+void core_rig_tick(struct core_rig *rig, uint64_t ms)
+{
+	rig->now += ms;
+	tell_time(rig);
 }
 
 /* Life */

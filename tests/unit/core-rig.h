@@ -33,6 +33,7 @@ struct rig_sled {
 	struct downstairs_connection *server;
 	struct rig_queue up, down;
 	uint64_t sent[CRUCIBLE_MESSAGE_TYPES]; /* to it, by type */
+	char intruder; /* a peer: whoever else is connected */
 	bool is_fetching;
 	unsigned source;
 	uint32_t extent;
@@ -80,12 +81,18 @@ void core_rig_release(struct core_rig *rig);
 
 void core_rig_run(struct core_rig *rig);
 void core_rig_pass(struct core_rig *rig, uint64_t ms);
+/* One event of each slot and of the record; false if there is none. And time without events. */
+bool core_rig_step(struct core_rig *rig);
+void core_rig_tick(struct core_rig *rig, uint64_t ms);
 
 /* Sleds. A stop loses what is under way; the disk stays. */
 void core_rig_stop_sled(struct core_rig *rig, unsigned index);
 void core_rig_start_sled(struct core_rig *rig, unsigned index);
 /* A fresh region, with the same UUID or another one; the downstairs is stopped first, and started again. */
 void core_rig_renew_sled(struct core_rig *rig, unsigned index, bool same_uuid);
+
+/* Another client is active on the sled from now on. */
+void core_rig_intrude(struct core_rig *rig, unsigned index, uint64_t generation);
 
 /* Requests. Data of a write: every block full of `fill`. What is returned lives until core_rig_close(). */
 struct rig_request *core_rig_submit(struct core_rig *rig, enum upstairs_operation operation, uint64_t start,

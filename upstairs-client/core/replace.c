@@ -24,10 +24,10 @@ int upstairs_replace(struct upstairs *upstairs, unsigned index)
 	if (upstairs->state != UPSTAIRS_SERVING || core_counted(upstairs) - (slot->phase == SLOT_COUNTED) < 2)
 		return -EBUSY;
 	slot->is_replaced = true;
+	slot->has_region = slot->lies = false;
 	if (slot->phase >= SLOT_CONNECTING && slot->phase != SLOT_FAILED)
 		slot_drop(upstairs, index, NULL);
 	slot->phase = SLOT_ABSENT;
-	slot->has_region = slot->lies = false;
 	slot->retry_at = UINT64_MAX; /* until the record has forgotten the old one */
 	slot->trouble = UPSTAIRS_TROUBLE_NONE;
 	core_report(upstairs, index, "is replaced: the new region is copied from the others");
