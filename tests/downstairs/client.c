@@ -7,6 +7,8 @@
 
 enum { READ_SIZE = 256 << 10, BACKLOG = 128 };
 
+static uint8_t sealed[READ_SIZE]; /* what one read of TLS has given */
+
 struct client {
 	struct server *server;
 	struct list link;
@@ -17,6 +19,7 @@ struct client {
 	bool is_ending;                           /* nothing is read any more */
 	bool has_ended;                           /* the peer; the engine is to be told */
 	uint64_t heard_at;
+	struct tls_server *tls; /* NULL: none */
 
 	uint8_t *in;
 	size_t in_size, in_used;
@@ -52,6 +55,7 @@ static void on_handle_closed(uv_handle_t *handle)
 		free(output);
 	}
 	list_remove(&client->link);
+	tls_server_free(client->tls);
 	free(client->in);
 	free(client->out);
 	free(client);
@@ -147,8 +151,28 @@ static void delay_output(struct client *client)
 		uv_timer_start(&client->timer, on_due, client->server->faults.delay, 0);
 }
 
+static void append(struct client *client, const void *bytes, size_t size)
+{
+	client->out = grown(client->out, &client->out_size, client->out_used + size, 1);
+	if (size > 0)
+		memcpy(client->out + client->out_used, bytes, size);
+	client->out_used += size;
+}
+
+/* Of what is to be sent, and of what TLS has to say for itself. */
+static void seal(struct client *client)
+{
+	size_t size;
+	tls_server_seal(client->tls, client->out, client->out_used);
+	const uint8_t *bytes = tls_server_output(client->tls, &size);
+	client->out_used = 0;
+	append(client, bytes, size);
+}
+
 static void flush(struct client *client)
 {
+	if (client->tls && !uv_is_closing((uv_handle_t *)&client->tcp))
+		seal(client);
 	if (uv_is_closing((uv_handle_t *)&client->tcp) ||
 		(client->out_used == 0 && client->after == ACTION_NONE))
 		return;
@@ -166,14 +190,6 @@ static void flush(struct client *client)
 	}
 	client->out_used = 0;
 	client->after = ACTION_NONE;
-}
-
-static void append(struct client *client, const void *bytes, size_t size)
-{
-	client->out = grown(client->out, &client->out_size, client->out_used + size, 1);
-	if (size > 0)
-		memcpy(client->out + client->out_used, bytes, size);
-	client->out_used += size;
 }
 
 void client_send(void *context, void *peer, const void *head, size_t head_size, const void *data,
@@ -316,6 +332,10 @@ static void on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buffer)
 {
 	struct client *client = handle->data;
 	(void)suggested;
+	if (client->tls) {
+		*buffer = uv_buf_init((char *)sealed, sizeof sealed);
+		return;
+	}
 	size_t wanted = frame_size(client->in, client->in_used);
 	if (wanted < client->in_used + READ_SIZE || wanted > CRUCIBLE_FRAME_MAX)
 		wanted = client->in_used + READ_SIZE;
@@ -337,6 +357,26 @@ static void end_input(struct client *client)
 	flush(client);
 }
 
+/* False: the peer is not who it should be, or not heard any more. */
+static bool unseal(struct client *client, size_t count)
+{
+	ssize_t taken;
+	tls_server_feed(client->tls, sealed, count);
+	do {
+		client->in = grown(client->in, &client->in_size, client->in_used + READ_SIZE, 1);
+		taken = tls_server_take(client->tls, client->in + client->in_used, READ_SIZE);
+		if (taken > 0)
+			client->in_used += (size_t)taken;
+	} while (taken > 0);
+	if (taken == 0)
+		return true;
+	client->is_ending = true;
+	client->after = ACTION_CLOSE;
+	disconnect(client);
+	flush(client); /* with the alert */
+	return false;
+}
+
 static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 {
 	struct client *client = stream->data;
@@ -354,7 +394,10 @@ static void on_read(uv_stream_t *stream, ssize_t count, const uv_buf_t *buffer)
 		drop(client);
 		return;
 	}
-	client->in_used += (size_t)count;
+	if (!client->tls)
+		client->in_used += (size_t)count;
+	else if (!unseal(client, (size_t)count))
+		return;
 	handle_frames(client);
 	clients_wake(server); /* others may have been displaced */
 }
@@ -393,6 +436,7 @@ static void on_connection(uv_stream_t *listener, int status)
 	client->tcp.data = client->timer.data = client;
 	client->open_handles = 2;
 	client->heard_at = uv_now(&server->loop);
+	client->tls = server->identity ? tls_server_new(server->identity) : NULL;
 	if (uv_accept(listener, (uv_stream_t *)&client->tcp) < 0) {
 		close_handles(client);
 		return;

@@ -14,6 +14,7 @@ enum { REPAIR_PORT_OFFSET = 4000, SILENCE_LIMIT = 45000, SILENCE_CHECK = 500 };
 
 struct run_options {
 	const char *directory, *address, *control;
+	const char *authority, *certificate, *key; /* all, or none: no TLS */
 	int port, repair_port;
 	bool read_only, really_syncs;
 	uint64_t silence_limit;
@@ -96,6 +97,8 @@ static void serve(const struct run_options *options)
 	uv_loop_init(&server.loop);
 	server.read_only = options->read_only;
 	server.silence_limit = options->silence_limit;
+	if (options->authority)
+		server.identity = tls_server_identity_open(options->authority, options->certificate, options->key);
 	struct store *store = store_open(
 		options->directory, options->read_only, options->really_syncs, &server.region);
 	server.disk = disk_open(&server.region, store);
@@ -126,6 +129,9 @@ int command_run(int argc, char **argv)
 		{ "control", required_argument, NULL, 'c' },
 		{ "sync", no_argument, NULL, 's' },
 		{ "silence-limit", required_argument, NULL, 'l' },
+		{ "root-cert-pem", required_argument, NULL, 'A' },
+		{ "cert-pem", required_argument, NULL, 'C' },
+		{ "key-pem", required_argument, NULL, 'K' },
 		{ 0 },
 	};
 	struct run_options options = { .address = "127.0.0.1", .silence_limit = SILENCE_LIMIT };
@@ -156,6 +162,15 @@ int command_run(int argc, char **argv)
 		case 'l':
 			options.silence_limit = strtoull(optarg, NULL, 10);
 			break;
+		case 'A':
+			options.authority = optarg;
+			break;
+		case 'C':
+			options.certificate = optarg;
+			break;
+		case 'K':
+			options.key = optarg;
+			break;
 		default:
 			return 2;
 		}
@@ -164,6 +179,8 @@ int command_run(int argc, char **argv)
 		options.repair_port = options.port + REPAIR_PORT_OFFSET;
 	if (!options.directory || options.port < 1 || options.repair_port > UINT16_MAX)
 		errx(2, "--dir or --port is missing, or the ports are none");
+	if (!options.authority != !options.certificate || !options.authority != !options.key)
+		errx(2, "--root-cert-pem, --cert-pem and --key-pem go together");
 	serve(&options);
 	return 0;
 }

@@ -14,6 +14,7 @@
 
 #include "engine.h"
 #include "faults.h"
+#include "tls-server.h"
 
 struct server {
 	uv_loop_t loop;
@@ -22,6 +23,7 @@ struct server {
 	struct crucible_region region;
 	struct faults faults;
 	bool read_only;
+	struct tls_server_identity *identity; /* NULL: no TLS */
 	uint64_t silence_limit; /* ms without a frame after which a client is dropped */
 	struct list clients, http_clients;
 	uv_tcp_t listener, http_listener;
