@@ -13,9 +13,12 @@
  *                               writes, reads and flushes that overlap; then every block is read. FILE says what
  *                               each may hold (block-check.h), over all runs. SIGTERM ends the load early
  *   idle SECONDS                does nothing, as a client that has nothing to do
+ *   zero OFFSET LENGTH [no-hole] [fast]
  *   map                         what is known to be a hole: lines of offset, length, "hole" or "data"
- *   status
+ *   status                      a line for each slot, and one for what to do about it if something is wrong
  *   wait                        until all three slots are active
+ *   replace SLOT HOST:PORT      a new region for the slot
+ * Several commands are divided by "then".
  * The record lies in FILE and is made by the first start. With --history a start after kill -9 goes on where the killed
  * process was, under the same claim; any other start makes a new claim, and so every older history void. Exit status 0 if everything was done and was right, 1 if
  * something failed, 3 if `check` read what it must not.
@@ -55,8 +58,8 @@ struct io {
 	struct upstairs_record record;
 	struct crucible_uuid claim;
 	uv_timer_t stored, checks;
-	char **words;
-	int word_count, status;
+	char **words; /* of this command; behind them "then", and those of the next ones, or nothing */
+	int word_count, rest_count, status;
 	bool has_begun, is_ending, is_stored;
 	/* the work */
 	struct slot_of_work slots[DEPTH_MAX];
@@ -65,7 +68,7 @@ struct io {
 	uint64_t next, end, length, until, done, seed, nanoseconds;
 	uint64_t started; /* ns */
 	uint64_t used;    /* ns of processor: before the bench, then of it */
-	bool is_random, verifies, flushes, waits;
+	bool is_random, verifies, flushes;
 	/* `check` */
 	struct block_check *check;
 	uv_signal_t asked_to_stop;
@@ -178,10 +181,33 @@ static uint64_t processor_time(void)
 	return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
 }
 
+static void begin(struct io *io);
+
+/* The next command becomes the present one. False if there is none. */
+static bool next_command(struct io *io)
+{
+	io->words += io->word_count;
+	if (io->rest_count > 0 && strcmp(io->words[0], "then") == 0) {
+		io->words++;
+		io->rest_count--;
+	}
+	io->word_count = 0;
+	while (io->rest_count > 0 && strcmp(io->words[io->word_count], "then") != 0) {
+		io->word_count++;
+		io->rest_count--;
+	}
+	return io->word_count > 0;
+}
+
+/* The command is done. */
 static void end(struct io *io)
 {
 	if (io->is_ending)
 		return;
+	if (!io->status && next_command(io)) {
+		begin(io);
+		return;
+	}
 	io->is_ending = true;
 	io->used = processor_time() - io->used;
 	client_deactivate(io->client);
@@ -320,7 +346,8 @@ static struct slot_of_work *prepare(struct io *io, unsigned depth)
 	io->depth = depth;
 	for (unsigned i = 0; i < depth; i++) {
 		io->slots[i].io = io;
-		io->slots[i].request.buffer = aligned_alloc(4096, UPSTAIRS_REQUEST_MAX);
+		if (!io->slots[i].request.buffer)
+			io->slots[i].request.buffer = aligned_alloc(4096, UPSTAIRS_REQUEST_MAX);
 		memset(io->slots[i].request.buffer, 7, UPSTAIRS_REQUEST_MAX);
 	}
 	return io->slots;
@@ -384,6 +411,80 @@ static void on_idle(uv_timer_t *timer)
 	end(timer->data);
 }
 
+static bool parse_target(char *text, struct sockaddr_storage *address)
+{
+	struct sockaddr_in *in = (struct sockaddr_in *)address;
+	char *colon = strrchr(text, ':');
+	if (!colon)
+		return false;
+	*colon = '\0';
+	in->sin_family = AF_INET;
+	in->sin_port = htons((uint16_t)atoi(colon + 1));
+	return inet_pton(AF_INET, text, &in->sin_addr) == 1;
+}
+
+static void begin_zero(struct io *io)
+{
+	struct slot_of_work *slot = prepare(io, 1);
+	slot->request.flags = 0;
+	for (int i = 3; i < io->word_count; i++)
+		slot->request.flags |= strcmp(io->words[i], "fast") == 0 ? UPSTAIRS_FAST_ZERO : UPSTAIRS_NO_HOLE;
+	io->end = 0;
+	submit(slot, UPSTAIRS_WRITE_ZEROES, number(io, 1), number(io, 2));
+}
+
+static void begin_replace(struct io *io)
+{
+	struct sockaddr_storage target = { 0 };
+	int status = io->word_count == 3 && number(io, 1) < UPSTAIRS_SLOTS && parse_target(io->words[2], &target)
+		? client_replace(io->client, (unsigned)number(io, 1), &target)
+		: -EINVAL;
+	if (status < 0) {
+		fprintf(stderr, "upstairs-io: cannot replace: %s\n", strerror(-status));
+		io->status = 1;
+	}
+	end(io);
+}
+
+static void show_slot(unsigned index, const struct upstairs_slot_status *slot)
+{
+	static const char *const states[] = { "absent", "connecting", "waiting", "mending", "replay", "repair", "active",
+		"failed" };
+	printf("slot %u: %s%s, generation %" PRIu64 ", %" PRIu64 " behind for %" PRIu64 " ms, left %" PRIu64
+		   " times, %" PRIu64 " blocks damaged and %" PRIu64 " healed",
+		index, states[slot->state], slot->is_in_sync ? ", in sync" : "", slot->generation, slot->behind,
+		slot->behind_for, slot->left, slot->damaged, slot->healed);
+	if (slot->to_repair)
+		printf(", %" PRIu64 " of %" PRIu64 " extents copied, %" PRIu64 " bytes a second, %" PRIu64 " s left",
+			slot->repaired, slot->to_repair, slot->repair_rate, slot->repair_left);
+	printf("%s%s\n", slot->error[0] ? ", last error: " : "", slot->error);
+	if (slot->trouble)
+		printf("slot %u: %s: %s\n", index, upstairs_trouble_name(slot->trouble), upstairs_advice(slot->trouble));
+}
+
+static void show(const struct io *io)
+{
+	struct upstairs_status status;
+	upstairs_status(client_core(io->client), &status);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		show_slot(i, &status.slots[i]);
+	printf("%" PRIu64 " reads sent twice, %" PRIu64 " extents dirty, mended in %" PRIu64 " ms\n", status.hedged_reads,
+		status.dirty_extents, status.recovery_time);
+	fflush(stdout);
+}
+
+static void on_check(uv_timer_t *timer)
+{
+	struct io *io = timer->data;
+	bool all = true;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		all = all && upstairs_slot_state(client_core(io->client), i) == UPSTAIRS_SLOT_ACTIVE;
+	if (all) {
+		uv_timer_stop(timer);
+		end(io);
+	}
+}
+
 static void show_map(const struct io *io, uint64_t end)
 {
 	for (uint64_t at = 0, alike; at < end; at += alike) {
@@ -400,6 +501,8 @@ static void begin(struct io *io)
 	io->length = 64 << 10;
 	io->seed = number(io, 1);
 	io->end = number(io, 2);
+	io->next = io->until = 0;
+	io->is_random = io->verifies = io->flushes = false;
 	if (strcmp(what, "fill") == 0) {
 		io->operation = UPSTAIRS_WRITE;
 		io->flushes = true;
@@ -430,7 +533,14 @@ static void begin(struct io *io)
 		io->until = uv_hrtime() + number(io, 1) * UINT64_C(1000000000);
 		uv_timer_start(&io->checks, on_idle, number(io, 1) * 1000, 0);
 	} else if (strcmp(what, "wait") == 0) {
-		io->waits = true;
+		uv_timer_start(&io->checks, on_check, 0, 20);
+	} else if (strcmp(what, "zero") == 0) {
+		begin_zero(io);
+	} else if (strcmp(what, "replace") == 0) {
+		begin_replace(io);
+	} else if (strcmp(what, "status") == 0) {
+		show(io);
+		end(io);
 	} else if (strcmp(what, "map") == 0) {
 		show_map(io, block_size * block_count);
 		end(io);
@@ -443,32 +553,12 @@ static void begin(struct io *io)
 	}
 }
 
-static void show(const struct io *io)
-{
-	static const char *const states[] = { "absent", "connecting", "waiting", "mending", "replay", "repair", "active",
-		"failed" };
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
-		printf("slot %u: %s\n", i, states[upstairs_slot_state(client_core(io->client), i)]);
-}
-
 static void on_closed(void *context)
 {
 	struct io *io = context;
 	uv_close((uv_handle_t *)&io->stored, NULL);
 	uv_close((uv_handle_t *)&io->checks, NULL);
 	uv_close((uv_handle_t *)&io->asked_to_stop, NULL);
-}
-
-static void on_check(uv_timer_t *timer)
-{
-	struct io *io = timer->data;
-	bool all = true;
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
-		all = all && upstairs_slot_state(client_core(io->client), i) == UPSTAIRS_SLOT_ACTIVE;
-	if (all) {
-		uv_timer_stop(timer);
-		end(io);
-	}
 }
 
 static void changed(void *context)
@@ -484,11 +574,7 @@ static void changed(void *context)
 		if (!io->has_begun) {
 			io->has_begun = true;
 			fprintf(stderr, "upstairs-io: active after %.1f ms\n", (double)(uv_hrtime() - io->started) / 1e6);
-			if (strcmp(io->words[0], "status") == 0)
-				show(io);
 			begin(io);
-			if (io->waits)
-				uv_timer_start(&io->checks, on_check, 0, 20);
 		}
 		break;
 	case UPSTAIRS_REFUSED:
@@ -513,18 +599,6 @@ static void report(void *context, unsigned slot, const char *text)
 		fprintf(stderr, "upstairs-io: slot %u: %s\n", slot, text);
 	else
 		fprintf(stderr, "upstairs-io: %s\n", text);
-}
-
-static bool parse_target(char *text, struct sockaddr_storage *address)
-{
-	struct sockaddr_in *in = (struct sockaddr_in *)address;
-	char *colon = strrchr(text, ':');
-	if (!colon)
-		return false;
-	*colon = '\0';
-	in->sin_family = AF_INET;
-	in->sin_port = htons((uint16_t)atoi(colon + 1));
-	return inet_pton(AF_INET, text, &in->sin_addr) == 1;
 }
 
 /* 32 bytes, as they are. */
@@ -598,7 +672,8 @@ int main(int argc, char **argv)
 		return 64;
 	}
 	io.words = argv + optind;
-	io.word_count = argc - optind;
+	io.rest_count = argc - optind;
+	next_command(&io);
 	struct tls_identity *identity = NULL;
 	char why[300];
 	if (wants_tls) {
@@ -643,7 +718,7 @@ int main(int argc, char **argv)
 	history_file_close(options.history);
 	tls_identity_close(identity);
 	block_check_close(io.check);
-	for (unsigned i = 0; i < io.depth; i++)
+	for (unsigned i = 0; i < DEPTH_MAX; i++)
 		free(io.slots[i].request.buffer);
 	double seconds = (double)(uv_hrtime() - io.started) / 1e9;
 	if (io.check)

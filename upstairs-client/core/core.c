@@ -129,10 +129,12 @@ void core_store(struct upstairs *upstairs, const struct upstairs_record *record)
 	upstairs->is_storing = true;
 	upstairs->store_again_at = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		struct slot *slot = &upstairs->slots[i];
 		if (record->in_sync[i])
-			upstairs->slots[i].is_named = true; /* invariant 3 */
-		if (upstairs->slots[i].has_region)
-			upstairs->storing.regions[i] = upstairs->slots[i].region;
+			slot->is_named = true; /* invariant 3 */
+		/* not before it has been looked at as a whole: replace_refuses() */
+		if (slot->has_region && slot->phase >= SLOT_PRESENT && slot->phase != SLOT_FAILED)
+			upstairs->storing.regions[i] = slot->region;
 	}
 	upstairs->environment.store_record(upstairs->environment.context, &upstairs->storing);
 }
