@@ -10,7 +10,7 @@
 #include "link.h"
 #include "list.h"
 
-enum { REST_MS = 4000 }; /* without a write; then memory is given back */
+enum { REST_MS = 4000 }; /* without a request; then memory is given back */
 
 struct client {
 	uv_loop_t *loop;
@@ -20,7 +20,8 @@ struct client {
 	struct upstairs *core;
 	struct history_file *history;
 	const char *history_fault; /* to be reported */
-	uint64_t last_write;       /* ms */
+	uint64_t last_request;     /* ms */
+	bool has_rested;           /* since then */
 	struct integrity *integrity; /* for reads */
 	struct sealer *sealer;
 	struct link *links[UPSTAIRS_SLOTS];
@@ -74,8 +75,6 @@ static void tell_time(struct client *client)
 	if (client->told != now(client)) {
 		client->told = now(client);
 		upstairs_tick(client->core, client->told);
-		if (client->told - client->last_write >= REST_MS)
-			history_file_shrink(client->history, upstairs_history(client->core));
 	}
 }
 
@@ -276,6 +275,20 @@ static void tell_core(struct client *client)
 	}
 }
 
+/* Pings see to it that there are turns. What is still needed is asked for again at the next one. */
+static void rest(struct client *client)
+{
+	if (client->told - client->last_request < REST_MS || client->has_rested)
+		return;
+	struct history *history = upstairs_history(client->core);
+	history_file_shrink(client->history, history);
+	client->has_rested = history_used(history) == 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (client->links[i])
+			link_rest(client->links[i]);
+	}
+}
+
 /* What users are told may make them submit more, and that goes out in the same turn. */
 static void on_turn(uv_check_t *check)
 {
@@ -288,6 +301,7 @@ static void on_turn(uv_check_t *check)
 		if (client->links[i])
 			link_flush(client->links[i]);
 	}
+	rest(client);
 	set_timer(client);
 	bool is_busy = client->completed || client->has_changed || client->ready;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
@@ -304,8 +318,8 @@ static void make_ready(struct client *client, struct client_request *request, in
 		environment_complete(client, &request->core, status);
 		return;
 	}
-	if (request->operation == UPSTAIRS_WRITE || request->operation == UPSTAIRS_WRITE_ZEROES)
-		client->last_write = now(client);
+	client->last_request = now(client);
+	client->has_rested = false;
 	request->core.next = NULL;
 	*client->ready_end = &request->core;
 	client->ready_end = &request->core.next;

@@ -289,6 +289,23 @@ static void receive(struct link *link)
 	}
 }
 
+void link_rest(struct link *link)
+{
+	if (link->received_at == link->received_end) {
+		free(link->received);
+		link->received = NULL;
+		link->received_at = link->received_end = link->received_room = 0;
+	}
+	if (link->queue_at == link->queue_end) {
+		free(link->heads);
+		free(link->queue);
+		link->heads = NULL;
+		link->queue = NULL;
+		link->heads_used = link->heads_room = 0;
+		link->queue_at = link->queue_end = link->queue_room = 0;
+	}
+}
+
 /* Connecting */
 
 static struct crucible_address to_address(const struct sockaddr *from)

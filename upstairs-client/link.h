@@ -38,6 +38,8 @@ bool link_send(struct link *link, const struct crucible_message *message);
 /* Sends what was queued since the last time. An error is not told here: what the downstairs said before it comes first.
  */
 void link_flush(struct link *link);
+/* Nothing has been sent or asked for a while: gives back memory that is not in use. */
+void link_rest(struct link *link);
 /* No call comes any more; what is queued is not sent. Frees itself later. */
 void link_close(struct link *link);
 
