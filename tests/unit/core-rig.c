@@ -205,6 +205,7 @@ static void start_connect(void *context, unsigned slot)
 	struct rig_sled *sled = &rig->sleds[slot];
 	assert_false(sled->is_connecting || sled->is_open);
 	sled->is_connecting = true;
+	sled->connects++;
 }
 
 static void end_connection(struct rig_sled *sled)

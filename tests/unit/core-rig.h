@@ -33,6 +33,7 @@ struct rig_sled {
 	struct downstairs_connection *server;
 	struct rig_queue up, down;
 	uint64_t sent[CRUCIBLE_MESSAGE_TYPES]; /* to it, by type */
+	uint64_t connects;                     /* attempts */
 	char intruder; /* a peer: whoever else is connected */
 	bool is_fetching;
 	unsigned source;
