@@ -232,6 +232,7 @@ static void send_message(void *context, unsigned slot, const struct crucible_mes
 	assert_true(sled->is_open);
 	assert_int_equal(crucible_measure(message, &head, &size), 0);
 	sled->sent[message->type]++;
+	sled->holds_up = sled->holds_up || (sled->hangs_at_write && message->type == CRUCIBLE_WRITE);
 	struct rig_frame *frame = push(&sled->up, size);
 	assert_int_equal(crucible_encode(message, frame->bytes, size), size);
 }

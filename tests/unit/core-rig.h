@@ -28,6 +28,7 @@ struct rig_sled {
 	bool is_read_only;
 	/* What is sent to it, or what it sends, stays under way. */
 	bool holds_up, holds_down;
+	bool hangs_at_write; /* holds what is sent to it from the next write on */
 	/* the connection */
 	bool is_connecting, is_open;
 	struct downstairs_connection *server;

@@ -727,14 +727,23 @@ static bool is_late(const struct upstairs *upstairs, unsigned index)
 	return others >= 2 && upstairs->now - job->since >= upstairs->options.leave_after;
 }
 
+/* One that comes back may take its time, until it keeps the history so full that requests wait for it. An extent that is
+ * copied holds up what is sent behind it; a downstairs gives that up by itself. */
+static bool holds_up_requests(const struct upstairs *upstairs, unsigned index)
+{
+	const struct slot *slot = &upstairs->slots[index];
+	const struct job *job = slot_oldest(upstairs, index);
+	return slot_receives(slot) && slot->phase != SLOT_COUNTED && jobs_are_answered(upstairs) && jobs_wait(upstairs) &&
+		core_counted(upstairs) >= 2 && job && job->kind != JOB_REPAIR &&
+		upstairs->now - job->since >= upstairs->options.leave_after;
+}
+
 void jobs_tick(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->slots[i].phase == SLOT_COUNTED && is_late(upstairs, i))
 			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW, "does not answer, and two others have");
-		/* one that comes back may take its time, until it keeps the history so full that requests wait for it */
-		else if (slot_receives(&upstairs->slots[i]) && jobs_are_answered(upstairs) && jobs_wait(upstairs) &&
-			is_late(upstairs, i))
+		else if (holds_up_requests(upstairs, i))
 			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW,
 				"is too slow to come back while there is so much to write");
 	}
