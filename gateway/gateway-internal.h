@@ -8,6 +8,7 @@
 #include "control/control-server.h"
 #include "gateway.h"
 #include "nbd/server.h"
+#include "volume/copies-store.h"
 #include "volume/ownership.h"
 
 enum gateway_state { GATEWAY_STARTING, GATEWAY_SERVING, GATEWAY_FENCED, GATEWAY_STOPPING };
@@ -20,6 +21,7 @@ struct served_volume {
 	struct nbd_export *export;
 	struct backend *backend; /* from open to BACKEND_CLOSED */
 	struct hold hold;
+	struct copies_store copies; /* of a backend that has some */
 	bool is_held;     /* hold is valid and not released */
 	bool is_resolved; /* served, failed or fenced: no longer starting */
 	bool is_active;   /* the backend is */

@@ -144,7 +144,12 @@ static void claim_and_activate(struct served_volume *served)
 	log_info("%s: %s, generation %llu", served->volume->name,
 		served->hold.kind == HOLD_RESUMED ? "claim resumed" : "claimed",
 		(unsigned long long)served->hold.generation);
-	served->backend->operations->activate(served->backend, served->hold.generation);
+	const struct backend_activation activation = {
+		.generation = served->hold.generation,
+		.claim_id = served->hold.claim.claim_id,
+		.copies = &served->hold.claim.copies,
+	};
+	served->backend->operations->activate(served->backend, &activation);
 }
 
 static void retire(struct served_volume *served);
@@ -184,6 +189,23 @@ static void on_backend_fenced(void *context, const struct reason *reason)
 	fence(((struct served_volume *)context)->gateway, reason);
 }
 
+static void on_copies_stored(struct copies_store *store, int error, const struct reason *reason)
+{
+	struct served_volume *served = container_of(store, struct served_volume, copies);
+	if (error == -EOWNERDEAD)
+		fence(served->gateway, reason);
+	else if (error)
+		log_error("%s", reason->text);
+	if (served->backend && !served->is_closing)
+		served->backend->operations->copies_stored(served->backend, error);
+}
+
+static void on_store_copies(void *context, const struct record_copies *copies)
+{
+	struct served_volume *served = context;
+	copies_store_begin(&served->gateway->loop, &served->copies, copies);
+}
+
 static void start_volume(struct served_volume *served)
 {
 	struct reason reason;
@@ -191,6 +213,13 @@ static void start_volume(struct served_volume *served)
 		.context = served,
 		.step = on_step,
 		.fenced = on_backend_fenced,
+		.store_copies = on_store_copies,
+	};
+	served->copies = (struct copies_store){
+		.config = served->gateway->config,
+		.volume = served->volume->name,
+		.claim_id = served->hold.claim.claim_id,
+		.done = on_copies_stored,
 	};
 	int status = backend_for(served->volume)->open(&served->gateway->loop, served->gateway->config,
 		served->volume, &events, &served->backend, &reason);

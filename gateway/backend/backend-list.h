@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 
+extern const struct backend_operations crucible_backend_operations;
 extern const struct backend_operations file_backend_operations;
 
 #endif

@@ -30,6 +30,7 @@
 #include "reason.h"
 
 struct json_object;
+struct record_copies;
 struct volume;
 
 enum {
@@ -96,6 +97,16 @@ struct backend_events {
 	void (*step)(void *context, enum backend_step step, int error, const struct reason *reason);
 	/* Somebody else owns the volume now. */
 	void (*fenced)(void *context, const struct reason *reason);
+	/* Which copies count has changed and is to be stored in the claim's record; copies_stored() answers, later. The
+	 * copies are valid during the call. One at a time. */
+	void (*store_copies)(void *context, const struct record_copies *copies);
+};
+
+/* Under what a backend begins to serve. Valid during the call. */
+struct backend_activation {
+	uint64_t generation; /* higher than every one before */
+	const char *claim_id;
+	const struct record_copies *copies; /* as stored last */
 };
 
 struct backend {
@@ -110,11 +121,13 @@ struct backend_operations {
 	 * (perhaps before it returns), or a negative errno. `volume` and `config` must stay valid. */
 	int (*open)(uv_loop_t *loop, const struct config *config, const struct volume *volume,
 		const struct backend_events *events, struct backend **backend, struct reason *reason);
-	/* Begins to serve under a generation higher than every one before. */
-	void (*activate)(struct backend *backend, uint64_t generation);
+	void (*activate)(struct backend *backend, const struct backend_activation *activation);
 	void (*submit)(struct backend *backend, struct backend_request *request);
 	/* Grows to `size` bytes; -EINVAL if it is smaller. */
 	void (*resize)(struct backend *backend, uint64_t size);
+	/* The answer to store_copies: 0, -EOWNERDEAD if the claim is no longer ours, or another errno: the outcome is
+	 * unknown. NULL in a backend that never asks. */
+	void (*copies_stored)(struct backend *backend, int error);
 	/* Flushes and stops serving; no request is in flight. */
 	void (*deactivate)(struct backend *backend);
 	void (*close)(struct backend *backend);

@@ -199,9 +199,9 @@ static int file_open(uv_loop_t *loop, const struct config *config, const struct 
 }
 
 /* There is nobody to tell the generation to: the lock is what keeps others out. */
-static void file_activate(struct backend *backend, uint64_t generation)
+static void file_activate(struct backend *backend, const struct backend_activation *activation)
 {
-	(void)generation;
+	(void)activation;
 	backend->events.step(backend->events.context, BACKEND_ACTIVATED, 0, NULL);
 }
 

@@ -44,6 +44,8 @@ static void check_config(const char *path, const struct config *config, struct f
 			"run_dir = %s: too long for the sockets in it", config->run_dir);
 }
 
+static const char *const target_names[VOLUME_TARGETS] = { "target_0", "target_1", "target_2" };
+
 static void check_image(const struct volume *volume, struct faults *faults)
 {
 	struct stat st;
@@ -62,7 +64,7 @@ static void check_volume(
 {
 	struct record record;
 	struct reason reason;
-	if (strcmp(volume->host, config->node_name) == 0)
+	if (volume->backend == VOLUME_BACKEND_FILE && strcmp(volume->host, config->node_name) == 0)
 		check_image(volume, faults);
 	int status = record_load(config, volume->name, &record, &reason);
 	if (status < 0 && status != -ENOENT)
@@ -73,7 +75,13 @@ static void check_volume(
 static void check_pair(const struct volume *a, const struct volume *b, struct faults *faults)
 {
 	unsigned device_a, device_b;
-	if (strcmp(a->image, b->image) == 0 && strcmp(a->host, b->host) == 0)
+	for (unsigned i = 0; i < VOLUME_TARGETS * VOLUME_TARGETS; i++) {
+		const char *target = b->targets[i / VOLUME_TARGETS], *other = a->targets[i % VOLUME_TARGETS];
+		if (target && other && strcmp(target, other) == 0)
+			faults_add(faults, b->path, settings_line_of(b->path, target_names[i / VOLUME_TARGETS]),
+				"downstairs %s is also one of %s", target, a->name);
+	}
+	if (a->image && b->image && strcmp(a->image, b->image) == 0 && strcmp(a->host, b->host) == 0)
 		faults_add(faults, b->path, settings_line_of(b->path, "image"), "image %s is also that of %s",
 			b->image, a->name);
 	if (a->parsed.vmid != b->parsed.vmid && volume_nbd_port(a) != 0 &&

@@ -29,9 +29,11 @@ enum option_id {
 	OPTION_DISK,
 	OPTION_DRY_RUN,
 	OPTION_FORCE,
+	OPTION_KEY_FILE,
 	OPTION_NAME,
 	OPTION_OVERWRITE,
 	OPTION_SIZE,
+	OPTION_TARGET,
 	OPTION_WATCH,
 	OPTION_YES,
 	OPTION_COUNT,
@@ -63,6 +65,8 @@ struct cli {
 	const char *arguments[CLI_ARGUMENTS_MAX];
 	int argument_count;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for those without a value */
+	const char *targets[VOLUME_TARGETS]; /* every --target, in their order; values[] has the last */
+	int target_count;
 };
 
 static inline bool has_option(const struct cli *cli, enum option_id option)

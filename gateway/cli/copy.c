@@ -29,6 +29,13 @@ struct copy {
 	struct progress progress;
 };
 
+/* What requests are multiples of, and what an image's end is filled up to. */
+static uint64_t unit_of(const struct copy *copy)
+{
+	uint32_t block = copy->job->offline->backend->geometry.block_min;
+	return block < VOLUME_SECTOR ? VOLUME_SECTOR : block;
+}
+
 static int copy_start(struct copy *copy, struct copy_job *job, const char *what)
 {
 	*copy = (struct copy){ .job = job };
@@ -178,10 +185,7 @@ static void trim_zeros(const uint8_t *bytes, size_t *begin, size_t *end)
 /* Takes the block at `at`, of which `length` bytes were read into the slot, to the volume. */
 static int put_block(struct copy *copy, struct slot *slot, uint64_t at, size_t length)
 {
-	uint32_t block = copy->job->offline->backend->geometry.block_min;
-	if (block < VOLUME_SECTOR)
-		block = VOLUME_SECTOR;
-	size_t padded = align_up(length, block);
+	size_t padded = align_up(length, unit_of(copy));
 	if (padded > copy->job->size - at)
 		return -EFBIG;
 	memset(slot->buffer + length, 0, padded - length);
@@ -224,7 +228,7 @@ static int copy_in_blocks(struct copy *copy, uint64_t *end, struct reason *reaso
 		if (n < SLOT_SIZE)
 			break;
 	}
-	*end = align_up(at, VOLUME_SECTOR);
+	*end = align_up(at, unit_of(copy));
 	return 0;
 }
 
@@ -328,16 +332,38 @@ int copy_out(struct copy_job *job, struct reason *reason)
 
 /* Blankness */
 
+/* Reads a range that may hold data. 1: it is zeros, 0: it is not, or an errno. */
+static int range_is_zero(struct copy *copy, uint64_t from, uint64_t to)
+{
+	uint64_t count = (to - from + SLOT_SIZE - 1) / SLOT_SIZE;
+	int zero = 1;
+	for (uint64_t i = 0; i < count + SLOTS && zero == 1; i++) {
+		struct slot *slot = &copy->slots[i % SLOTS];
+		uint64_t at = from + i * SLOT_SIZE;
+		wait_for(slot);
+		if (was_interrupted() || copy->error)
+			zero = was_interrupted() ? -EINTR : copy->error;
+		else if (i >= SLOTS && i - SLOTS < count && !is_zero(slot->buffer, slot->request.length))
+			zero = 0;
+		else if (i < count)
+			submit(slot, BACKEND_READ, at, to - at < SLOT_SIZE ? to - at : SLOT_SIZE, 0);
+		if (zero == 1 && i >= SLOTS)
+			progress_show(&copy->progress, at - (uint64_t)SLOTS * SLOT_SIZE);
+	}
+	int status = wait_for_all(copy);
+	return zero == 1 && status < 0 ? status : zero;
+}
+
 int copy_is_blank(struct offline *offline, struct reason *reason)
 {
-	struct copy_job job = { .offline = offline };
-	struct copy copy;
 	struct backend *backend = offline->backend;
 	uint64_t size = backend->geometry.size;
+	struct copy_job job = { .offline = offline, .source_size = size };
+	struct copy copy;
 	CLEANUP_FREE struct backend_extent *extents = calloc(STATUS_EXTENTS, sizeof *extents);
 	if (!backend->geometry.status)
 		return 0;
-	if (!extents || copy_start(&copy, &job, "") < 0)
+	if (!extents || copy_start(&copy, &job, "check") < 0)
 		return reason_set(reason, -ENOMEM, "out of memory");
 	struct backend_request *request = &copy.slots[0].request;
 	int blank = 1;
@@ -352,15 +378,17 @@ int copy_is_blank(struct offline *offline, struct reason *reason)
 			.done = on_done,
 		};
 		backend->operations->submit(backend, request);
-		int status = wait_for_all(&copy);
-		if (status < 0)
-			blank = io_error(&copy, status, reason);
-		for (size_t i = 0; status == 0 && i < request->extents_count; i++) {
+		blank = wait_for_all(&copy);
+		blank = blank == 0 ? 1 : blank;
+		size_t extents_count = request->extents_count;
+		for (size_t i = 0; blank == 1 && i < extents_count; i++) {
+			if (!extents[i].zero) /* data, or not known */
+				blank = range_is_zero(&copy, at, at + extents[i].length);
 			at += extents[i].length;
-			if (!extents[i].zero)
-				blank = 0;
 		}
 	}
+	if (blank < 0)
+		io_error(&copy, blank, reason);
 	copy_end(&copy);
 	return blank;
 }

@@ -19,7 +19,7 @@ struct copy_job {
 int copy_in(struct copy_job *job, struct reason *reason);
 /* Writes the volume to fd: a regular file gets holes where the volume has zeros. */
 int copy_out(struct copy_job *job, struct reason *reason);
-/* Does the volume read as zeros everywhere, as far as its backend knows? 1, 0 or an errno. */
+/* Does the volume read as zeros everywhere? 1, 0 or an errno. Reads what its backend does not know to be zeros. */
 int copy_is_blank(struct offline *offline, struct reason *reason);
 /* Makes the whole volume zeros again. */
 int copy_blank(struct offline *offline, struct reason *reason);

@@ -57,6 +57,20 @@ static void on_step(void *context, enum backend_step step, int error, const stru
 		offline->step_reason = *reason;
 }
 
+static void on_copies_stored(struct copies_store *store, int error, const struct reason *reason)
+{
+	struct offline *offline = container_of(store, struct offline, copies);
+	(void)reason; /* the backend fails then, or asks again */
+	if (offline->backend && !offline->is_closing)
+		offline->backend->operations->copies_stored(offline->backend, error);
+}
+
+static void on_store_copies(void *context, const struct record_copies *copies)
+{
+	struct offline *offline = context;
+	copies_store_begin(&offline->loop, &offline->copies, copies);
+}
+
 static void on_fenced(void *context, const struct reason *reason)
 {
 	on_step(context, BACKEND_ACTIVATED, -EOWNERDEAD, reason);
@@ -79,6 +93,13 @@ static int claim_and_activate(struct offline *offline, struct reason *reason)
 		.context = offline,
 		.step = on_step,
 		.fenced = on_fenced,
+		.store_copies = on_store_copies,
+	};
+	offline->copies = (struct copies_store){
+		.config = &offline->cli->config,
+		.volume = offline->volume->name,
+		.claim_id = offline->hold.claim.claim_id,
+		.done = on_copies_stored,
 	};
 	int status = refuse_if_owned(offline->cli, offline->volume->name, reason);
 	if (status == 0)
@@ -93,7 +114,12 @@ static int claim_and_activate(struct offline *offline, struct reason *reason)
 	if (status < 0)
 		return status;
 	offline->is_held = true;
-	offline->backend->operations->activate(offline->backend, offline->hold.generation);
+	const struct backend_activation activation = {
+		.generation = offline->hold.generation,
+		.claim_id = offline->hold.claim.claim_id,
+		.copies = &offline->hold.claim.copies,
+	};
+	offline->backend->operations->activate(offline->backend, &activation);
 	status = wait_for_step(offline, reason);
 	offline->is_active = status == 0;
 	return status;
@@ -132,6 +158,7 @@ int offline_close(struct offline *offline, struct reason *reason)
 		status = wait_for_step(offline, reason);
 	}
 	if (offline->backend) {
+		offline->is_closing = true;
 		offline->backend->operations->close(offline->backend);
 		wait_for_step(offline, &ignored);
 	}

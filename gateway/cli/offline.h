@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "cli/cli.h"
+#include "volume/copies-store.h"
 #include "volume/ownership.h"
 
 struct offline {
@@ -19,7 +20,8 @@ struct offline {
 	bool owns_ownership; /* taken here, not lent by the caller */
 	struct backend *backend;
 	struct hold hold;
-	bool is_held, is_active;
+	struct copies_store copies; /* of a backend that has some */
+	bool is_held, is_active, is_closing;
 	/* the step waited for */
 	bool step_is_done;
 	int step_error;

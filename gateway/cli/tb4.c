@@ -17,21 +17,23 @@ const struct option_info option_infos[OPTION_COUNT] = {
 	[OPTION_JSON] = { "--json", NULL, "print the result as JSON" },
 	[OPTION_HELP] = { "--help", NULL, "show help, also for one command" },
 	[OPTION_VERSION] = { "--version", NULL, "show the version" },
-	[OPTION_BACKEND] = { "--backend", "NAME", "what holds the bytes: file (default)" },
+	[OPTION_BACKEND] = { "--backend", "NAME", "what holds the bytes: file (default) or crucible" },
 	[OPTION_DESCRIPTION] = { "--description", "TEXT", "shown to NBD clients" },
 	[OPTION_DISK] = { "--disk", "N", "number of the disk, where a VMID is given (default 0)" },
 	[OPTION_DRY_RUN] = { "--dry-run", NULL, "say what would be done and change nothing" },
 	[OPTION_FORCE] = { "--force", NULL, "replace an existing file" },
+	[OPTION_KEY_FILE] = { "--key-file", "FILE", "encrypt with the key in FILE, 32 bytes (crucible)" },
 	[OPTION_NAME] = { "--name", "NAME", "full name of the volume instead of --disk" },
 	[OPTION_OVERWRITE] = { "--overwrite", NULL, "replace what the volume holds; cannot be undone" },
 	[OPTION_SIZE] = { "--size", "SIZE", "size of a volume that is made, as 50G or 512M" },
+	[OPTION_TARGET] = { "--target", "HOST:PORT", "where a downstairs listens; three times (crucible)" },
 	[OPTION_WATCH] = { "--watch", NULL, "show it again every two seconds until Ctrl-C" },
 	[OPTION_YES] = { "--yes", NULL, "do not ask" },
 };
 
 static const struct command commands[] = {
 	{ "volume", "create", "VMID SIZE", 2, 2,
-		BIT(BACKEND) | BIT(DISK) | BIT(NAME) | BIT(DESCRIPTION) | BIT(DRY_RUN),
+		BIT(BACKEND) | BIT(DISK) | BIT(NAME) | BIT(DESCRIPTION) | BIT(DRY_RUN) | BIT(KEY_FILE) | BIT(TARGET),
 		"make a volume for a VM", command_volume_create },
 	{ "volume", "list", "[VMID]", 0, 1, 0,
 		"list volumes", command_volume_list },
@@ -154,6 +156,10 @@ static int take_options(struct cli *cli, int argc, char **argv, char **words, in
 		if (!value && i + 1 >= argc)
 			return fail_text(EXIT_BAD_USAGE, "%s needs a value", word);
 		cli->values[option] = value ? value + 1 : argv[++i];
+		if (option == OPTION_TARGET && cli->target_count == VOLUME_TARGETS)
+			return fail_text(EXIT_BAD_USAGE, "--target: there are %d", VOLUME_TARGETS);
+		if (option == OPTION_TARGET)
+			cli->targets[cli->target_count++] = cli->values[option];
 	}
 	return 0;
 }

@@ -6,7 +6,9 @@
 #include "cleanup.h"
 #include "cli/cli.h"
 #include "cli/create.h"
+#include "cli/place.h"
 #include "volume/ports.h"
+#include "volume/target.h"
 
 /* NBD clients and JSON readers take text for UTF-8. */
 static bool is_utf8(const char *text)
@@ -17,11 +19,53 @@ static bool is_utf8(const char *text)
 	return valid;
 }
 
+static int describe_file(const struct cli *cli, struct volume *volume, struct reason *reason)
+{
+	if (has_option(cli, OPTION_TARGET) || has_option(cli, OPTION_KEY_FILE))
+		return reason_set(reason, -EINVAL, "%s is for --backend crucible",
+			has_option(cli, OPTION_TARGET) ? "--target" : "--key-file");
+	if (asprintf(&volume->image, "%s/%s.raw", cli->config.data_dir, volume->name) < 0) {
+		volume->image = NULL;
+		return reason_set(reason, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
+static int describe_crucible(const struct cli *cli, struct volume *volume, struct reason *reason)
+{
+	const char *key_file = cli->values[OPTION_KEY_FILE];
+	if (cli->target_count != VOLUME_TARGETS)
+		return reason_set(reason, -EINVAL, "--backend crucible: needs --target HOST:PORT %d times, has it %d times",
+			VOLUME_TARGETS, cli->target_count);
+	if (key_file && key_file[0] != '/')
+		return reason_set(reason, -EINVAL, "--key-file %s: not an absolute path", key_file);
+	volume->key_file = key_file ? strdup(key_file) : NULL;
+	if (key_file && !volume->key_file)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	for (unsigned i = 0; i < VOLUME_TARGETS; i++) {
+		char host[TARGET_HOST_MAX];
+		uint16_t port;
+		if (target_parse(cli->targets[i], host, &port) < 0)
+			return reason_set(reason, -EINVAL, "--target %s: not HOST:PORT", cli->targets[i]);
+		for (unsigned k = 0; k < i; k++) {
+			if (strcmp(cli->targets[i], cli->targets[k]) == 0)
+				return reason_set(reason, -EINVAL, "--target %s: given twice", cli->targets[i]);
+		}
+		volume->targets[i] = strdup(cli->targets[i]);
+		if (!volume->targets[i])
+			return reason_set(reason, -ENOMEM, "out of memory");
+	}
+	return 0;
+}
+
 /* The volume as it will be, except for its ports. */
 static int describe(const struct cli *cli, const char *name, uint64_t size, struct volume *volume,
 	struct reason *reason)
 {
-	*volume = (struct volume){ .size = size };
+	*volume = (struct volume){ 0 };
+	if (settings_default(volume_table, volume_table_size, volume) < 0)
+		return reason_set(reason, -ENOMEM, "out of memory");
+	volume->size = size;
 	snprintf(volume->name, sizeof volume->name, "%s", name);
 	if (volume_name_parse(name, &volume->parsed) < 0)
 		return reason_set(reason, -EINVAL, "%s: not a name for a volume, such as vm-200-disk-0", name);
@@ -33,16 +77,16 @@ static int describe(const struct cli *cli, const char *name, uint64_t size, stru
 		strcmp(volume_backends[volume->backend], backend) != 0)
 		volume->backend++;
 	if (!volume_backends[volume->backend])
-		return reason_set(reason, -EINVAL, "--backend %s: this version has only: file", backend);
+		return reason_set(reason, -EINVAL, "--backend %s: this version has: file, crucible", backend);
 	const char *description = cli->values[OPTION_DESCRIPTION];
 	if (description && !is_utf8(description))
 		return reason_set(reason, -EINVAL, "--description: not valid UTF-8");
 	volume->host = strdup(cli->config.node_name);
 	volume->description = description ? strdup(description) : NULL;
-	if (!volume->host || (description && !volume->description) ||
-		asprintf(&volume->image, "%s/%s.raw", cli->config.data_dir, name) < 0)
+	if (!volume->host || (description && !volume->description))
 		return reason_set(reason, -ENOMEM, "out of memory");
-	return 0;
+	return volume->backend == VOLUME_BACKEND_CRUCIBLE ? describe_crucible(cli, volume, reason)
+													   : describe_file(cli, volume, reason);
 }
 
 static int refuse_existing(const struct cli *cli, const struct volume *volume, struct reason *reason)
@@ -115,7 +159,7 @@ static int choose_name(const struct cli *cli, char name[VOLUME_NAME_MAX], struct
 
 int command_volume_create(struct cli *cli)
 {
-	char name[VOLUME_NAME_MAX], size_text[SIZE_TEXT_MAX];
+	char name[VOLUME_NAME_MAX], size_text[SIZE_TEXT_MAX], place[PLACE_TEXT_MAX];
 	uint64_t size;
 	struct reason reason;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
@@ -134,11 +178,11 @@ int command_volume_create(struct cli *cli)
 		json_add_text(object, "name", volume.name);
 		json_add_number(object, "size", volume.size);
 		json_add_text(object, "backend", volume_backends[volume.backend]);
-		json_add_text(object, "image", volume.image);
+		place_add(object, &volume);
 		json_add_switch(object, "dry_run", dry_run);
 		return print_json(object);
 	}
 	printf("%s %s: %s, %s backend, %s\n", dry_run ? "would create" : "created", volume.name,
-		size_format(volume.size, size_text), volume_backends[volume.backend], volume.image);
+		size_format(volume.size, size_text), volume_backends[volume.backend], place_text(&volume, place));
 	return 0;
 }

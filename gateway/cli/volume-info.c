@@ -4,6 +4,7 @@
 
 #include "cleanup.h"
 #include "cli/cli.h"
+#include "cli/place.h"
 #include "volume/ports.h"
 #include "volume/record.h"
 
@@ -29,12 +30,13 @@ int command_volume_info(struct cli *cli)
 	struct reason reason;
 	struct stat st;
 	unsigned device = 0;
-	char claim[512], size[SIZE_TEXT_MAX], people[SIZE_TEXT_MAX], used[SIZE_TEXT_MAX] = "?";
+	char claim[512], size[SIZE_TEXT_MAX], people[SIZE_TEXT_MAX], used[SIZE_TEXT_MAX] = "?", place[PLACE_TEXT_MAX];
 	int status = find_volume(cli, cli->arguments[0], &volume, &reason);
 	if (status < 0)
 		return fail(status, &reason);
 	describe_claim(cli, &volume, claim, sizeof claim);
-	bool has_image = stat(volume.image, &st) == 0;
+	bool is_file = volume.backend == VOLUME_BACKEND_FILE;
+	bool has_image = is_file && stat(volume.image, &st) == 0;
 	bool has_device = volume_device(&volume, &device);
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
@@ -48,7 +50,7 @@ int command_volume_info(struct cli *cli)
 		json_add_switch(object, "read_only", volume.read_only);
 		json_add_text(object, "claim", claim);
 		json_add_text(object, "file", volume.path);
-		json_add_text(object, "image", volume.image);
+		place_add(object, &volume);
 		if (has_image)
 			json_add_number(object, "allocated", (uint64_t)st.st_blocks * 512);
 		json_add_number(object, "nbd_port", volume_nbd_port(&volume));
@@ -65,8 +67,8 @@ int command_volume_info(struct cli *cli)
 		size_for_people(volume.size, people), (unsigned long long)volume.size);
 	printf("backend      %s%s\n", volume_backends[volume.backend],
 		volume.read_only ? ", read-only" : "");
-	printf("image        %s%s%s%s\n", volume.image, has_image ? ", " : " (missing)",
-		has_image ? used : "", has_image ? " allocated" : "");
+	printf("%s%s%s%s%s\n", is_file ? "image        " : "downstairs   ", place_text(&volume, place),
+		has_image ? ", " : is_file ? " (missing)" : "", has_image ? used : "", has_image ? " allocated" : "");
 	printf("host         %s\n", volume.host);
 	printf("claim        %s\n", claim);
 	printf("nbd port     %u\n", volume_nbd_port(&volume));

@@ -8,8 +8,9 @@
 #include "checked.h"
 #include "cleanup.h"
 #include "durable-file.h"
+#include "volume/target.h"
 
-const char *const volume_backends[] = { "file", NULL };
+const char *const volume_backends[] = { "file", "crucible", NULL };
 
 #define AT(member) offsetof(struct volume, member)
 #define VOLUME_SUFFIX ".conf"
@@ -34,6 +35,16 @@ const struct setting volume_table[] = {
 		"first of the three ports of downstairs where the scheme gives none" },
 	{ "file", "image", SETTING_PATH, AT(image), NULL, 0, 0, NULL, false,
 		"the raw file; default DATA_DIR/NAME.raw" },
+	{ "crucible", "target_0", SETTING_TEXT, AT(targets[0]), NULL, 0, 0, NULL, false,
+		"HOST:PORT of the first downstairs" },
+	{ "crucible", "target_1", SETTING_TEXT, AT(targets[1]), NULL, 0, 0, NULL, false,
+		"HOST:PORT of the second downstairs" },
+	{ "crucible", "target_2", SETTING_TEXT, AT(targets[2]), NULL, 0, 0, NULL, false,
+		"HOST:PORT of the third downstairs" },
+	{ "crucible", "block_size", SETTING_SIZE, AT(block_size), "4K", 512, 65536, NULL, false,
+		"size of the regions' blocks, a power of two" },
+	{ "crucible", "key_file", SETTING_PATH, AT(key_file), NULL, 0, 0, NULL, false,
+		"the 32 bytes that encrypt the blocks; default: they are not encrypted" },
 };
 /* clang-format on */
 const size_t volume_table_size = sizeof volume_table / sizeof volume_table[0];
@@ -121,9 +132,31 @@ static char *volume_path(const struct config *config, const char *name)
 	return asprintf(&path, "%s/%s" VOLUME_SUFFIX, config->volume_dir, name) < 0 ? NULL : path;
 }
 
+static int check_crucible(const struct volume *volume, struct faults *faults)
+{
+	int status = 0;
+	for (unsigned i = 0; i < VOLUME_TARGETS; i++) {
+		char name[] = "target_0", host[TARGET_HOST_MAX];
+		uint16_t port;
+		name[sizeof name - 2] += (char)i;
+		if (!volume->targets[i])
+			status = faults_add(faults, volume->path, 0, "[crucible] has no %s", name);
+		else if (target_parse(volume->targets[i], host, &port) < 0)
+			status = faults_add(faults, volume->path, settings_line_of(volume->path, name),
+				"%s = %s: not HOST:PORT", name, volume->targets[i]);
+	}
+	if ((volume->block_size & (volume->block_size - 1)) != 0)
+		status = faults_add(faults, volume->path, settings_line_of(volume->path, "block_size"),
+			"block_size: not a power of two");
+	else if (!is_aligned(volume->size, volume->block_size))
+		status = faults_add(faults, volume->path, settings_line_of(volume->path, "size"),
+			"size: not a multiple of the block size, %llu", (unsigned long long)volume->block_size);
+	return status;
+}
+
 static int fill_defaults(const struct config *config, struct volume *volume)
 {
-	if (volume->image)
+	if (volume->image || volume->backend != VOLUME_BACKEND_FILE)
 		return 0;
 	if (asprintf(&volume->image, "%s/%s.raw", config->data_dir, volume->name) < 0) {
 		volume->image = NULL;
@@ -147,6 +180,8 @@ int volume_read(const struct config *config, const char *name, struct volume *vo
 		return status;
 	if (status < 0 && status != -EBADMSG)
 		return faults_add(faults, volume->path, 0, "%s", strerror(-status));
+	if (status == 0 && volume->backend == VOLUME_BACKEND_CRUCIBLE)
+		status = check_crucible(volume, faults);
 	if (status == 0)
 		status = fill_defaults(config, volume);
 	return status;

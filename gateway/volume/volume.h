@@ -19,6 +19,7 @@ enum {
 	VMID_MAX = 999999999,
 	VOLUME_NAME_MAX = 64,
 	VOLUME_SECTOR = 512, /* a volume's size is a multiple of this */
+	VOLUME_TARGETS = 3,
 };
 
 /* A name taken apart: vm-200-disk-0, base-200-disk-0, vm-200-cloudinit, vm-200-state-SNAP,
@@ -37,7 +38,7 @@ void volume_name_of_disk(uint64_t vmid, unsigned disk, char name[VOLUME_NAME_MAX
 /* A VMID as Proxmox allows it. Returns 0 or -EINVAL. */
 int vmid_parse(const char *text, uint64_t *vmid);
 
-enum volume_backend { VOLUME_BACKEND_FILE };
+enum volume_backend { VOLUME_BACKEND_FILE, VOLUME_BACKEND_CRUCIBLE };
 extern const char *const volume_backends[];
 
 struct volume {
@@ -54,6 +55,10 @@ struct volume {
 	uint64_t nbd_port, device, downstairs_port;
 	/* [file] */
 	char *image;
+	/* [crucible] */
+	char *targets[VOLUME_TARGETS]; /* as target_parse() takes them */
+	uint64_t block_size;
+	char *key_file; /* NULL: not encrypted */
 };
 
 extern const struct setting volume_table[];

@@ -34,7 +34,7 @@ OPTIONS = {
     ("status",): ["--watch"],
 }
 ALL_OPTIONS = sorted({option for options in OPTIONS.values() for option in options})
-WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size"}
+WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target"}
 
 
 def words(commands):

@@ -396,9 +396,9 @@ static struct backend *file_of(struct backend *backend)
 	return container_of(backend, struct faulty, base)->file;
 }
 
-static void faulty_activate(struct backend *backend, uint64_t generation)
+static void faulty_activate(struct backend *backend, const struct backend_activation *activation)
 {
-	file_backend_operations.activate(file_of(backend), generation);
+	file_backend_operations.activate(file_of(backend), activation);
 }
 
 static void faulty_resize(struct backend *backend, uint64_t size)

@@ -1,0 +1,683 @@
+/* crucible.c: the Crucible backend: a volume on three downstairs, through libupstairs (upstairs-client/client.h).
+ *
+ * Here: addresses, the history's file, the claim's record on its way to the gateway and back, and requests cut into
+ * pieces that the library takes. What counts as written, and when, is the library's part (design section 6).
+ *
+ * Invariants
+ *  1. A request is completed when all its pieces are, with the error of the first that failed.
+ *  2. Nothing is submitted before the volume served for the first time: until then its size is not certain.
+ *  3. While copies are missing requests wait; they fail only once the volume is fenced or refused.
+ *  4. The history lies in RUN_DIR/VMID/history-NAME from open to an orderly release, also over kill -9; its key is
+ *     the claim's id, so that no other claim takes it over.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uuid/uuid.h>
+
+#include "backend/backend-list.h"
+#include "checked.h"
+#include "cleanup.h"
+#include "client.h"
+#include "integrity.h"
+#include "json-fields.h"
+#include "log.h"
+#include "volume/record.h"
+#include "volume/target.h"
+#include "volume/volume.h"
+
+enum {
+	SLOTS = RECORD_SLOTS,
+	HISTORY_SIZE = 64 << 20,
+	LEAVE_AFTER_MS = 3000,
+	WAIT_FOR_NAMED_MS = 3000,
+	FLUSH_INTERVAL_MS = 2000,
+	HEDGE_AFTER_MS = 20,
+	RECOVERY_BUDGET_MS = 30000,
+	SPARE_PIECES_MAX = 256,
+};
+_Static_assert((int)SLOTS == UPSTAIRS_SLOTS && (int)SLOTS == VOLUME_TARGETS, "slots of record, library and volume");
+
+struct crucible_backend {
+	struct backend base;
+	uv_loop_t *loop;
+	const struct volume *volume;
+	struct sockaddr_storage targets[SLOTS];
+	uv_getaddrinfo_t lookup;
+	unsigned looked_up; /* targets whose addresses are known */
+	char *history_path;
+	struct history_file *history;
+	uint8_t key[INTEGRITY_KEY_SIZE];
+	struct client *client; /* from activation on */
+	bool has_served, is_fenced, is_deactivating, is_closing, is_released;
+	struct upstairs_record record;
+	struct piece *spare;
+	unsigned spare_count;
+};
+
+/* A part of a request that the library takes at once. */
+struct piece {
+	struct client_request request;
+	struct backend_request *whole;
+	struct piece *next; /* spare */
+};
+
+/* The backend's part of a request, in its scratch. */
+struct work {
+	struct crucible_backend *crucible;
+	uint64_t pieces; /* not done yet, and one while more are made */
+	int error;
+};
+_Static_assert(sizeof(struct work) <= sizeof((struct backend_request *)0)->scratch, "scratch");
+
+static struct crucible_backend *crucible_of(struct backend *backend)
+{
+	return container_of(backend, struct crucible_backend, base);
+}
+
+static void finish_step(struct crucible_backend *crucible, enum backend_step step, int error,
+	const struct reason *reason)
+{
+	crucible->base.events.step(crucible->base.events.context, step, error, reason);
+}
+
+/* Requests */
+
+static struct work *work_of(struct backend_request *request)
+{
+	return (struct work *)request->scratch;
+}
+
+static struct piece *new_piece(struct crucible_backend *crucible)
+{
+	struct piece *piece = crucible->spare;
+	if (!piece)
+		return malloc(sizeof *piece);
+	crucible->spare = piece->next;
+	crucible->spare_count--;
+	return piece;
+}
+
+static void free_piece(struct crucible_backend *crucible, struct piece *piece)
+{
+	if (crucible->spare_count == SPARE_PIECES_MAX) {
+		free(piece);
+		return;
+	}
+	piece->next = crucible->spare;
+	crucible->spare = piece;
+	crucible->spare_count++;
+}
+
+/* Splits the request's range into holes and the rest, as far as there is room. Returns how far it came. */
+static uint64_t find_extents(const struct crucible_backend *crucible, struct backend_request *request)
+{
+	uint64_t at = 0;
+	request->extents_count = 0;
+	while (at < request->length && request->extents_count < request->extents_max) {
+		uint64_t length;
+		bool hole = client_is_hole(crucible->client, request->offset + at, request->length - at, &length);
+		request->extents[request->extents_count++] =
+			(struct backend_extent){ .length = length, .hole = hole, .zero = hole };
+		at += length;
+	}
+	return at;
+}
+
+/* A read has been done, and what is a hole now was read as zeros. */
+static void tell_holes(const struct crucible_backend *crucible, struct backend_request *request)
+{
+	uint64_t end = find_extents(crucible, request);
+	bool has_holes = request->extents_count > 1 || (request->extents_count == 1 && request->extents[0].hole);
+	if (!has_holes)
+		request->extents_count = 0;
+	else if (end < request->length) /* no room for more: the rest counts as data */
+		request->extents[request->extents_count - 1] = (struct backend_extent){
+			.length = request->length - end + request->extents[request->extents_count - 1].length,
+		};
+}
+
+static void end_piece(struct backend_request *whole, int error)
+{
+	struct work *work = work_of(whole);
+	if (error && !work->error)
+		work->error = error;
+	if (--work->pieces > 0)
+		return;
+	if (whole->operation == BACKEND_READ && (whole->flags & BACKEND_HOLES_WELCOME) && !work->error)
+		tell_holes(work->crucible, whole);
+	whole->done(whole, work->error);
+}
+
+static void on_piece_done(struct client_request *request, int error)
+{
+	struct piece *piece = container_of(request, struct piece, request);
+	struct backend_request *whole = piece->whole;
+	free_piece(work_of(whole)->crucible, piece);
+	end_piece(whole, error);
+}
+
+static unsigned flags_of(const struct backend_request *request)
+{
+	if (request->operation != BACKEND_ZERO)
+		return 0;
+	return (request->flags & BACKEND_NO_HOLE ? UPSTAIRS_NO_HOLE : 0) |
+		(request->flags & BACKEND_FAST_ZERO ? UPSTAIRS_FAST_ZERO : 0);
+}
+
+static void submit_piece(struct crucible_backend *crucible, struct backend_request *whole,
+	enum upstairs_operation operation, uint64_t at, uint64_t length)
+{
+	struct piece *piece = new_piece(crucible);
+	work_of(whole)->pieces++;
+	if (!piece) {
+		end_piece(whole, -ENOMEM);
+		return;
+	}
+	piece->whole = whole;
+	piece->request = (struct client_request){
+		.operation = operation,
+		.flags = flags_of(whole),
+		.offset = whole->offset + at,
+		.length = length,
+		.buffer = (uint8_t *)whole->buffer + at,
+		.done = on_piece_done,
+	};
+	client_submit(crucible->client, &piece->request);
+}
+
+static void submit_pieces(struct crucible_backend *crucible, struct backend_request *whole,
+	enum upstairs_operation operation)
+{
+	for (uint64_t at = 0; at < whole->length;) {
+		uint64_t length = whole->length - at;
+		if (length > UPSTAIRS_REQUEST_MAX)
+			length = UPSTAIRS_REQUEST_MAX;
+		submit_piece(crucible, whole, operation, at, length);
+		at += length;
+	}
+}
+
+static void crucible_submit(struct backend *backend, struct backend_request *request)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	struct work *work = work_of(request);
+	*work = (struct work){ .crucible = crucible, .pieces = 1 };
+	if (crucible->is_fenced)
+		work->error = -EIO;
+	else if (request->operation == BACKEND_READ)
+		submit_pieces(crucible, request, UPSTAIRS_READ);
+	else if (request->operation == BACKEND_WRITE)
+		submit_pieces(crucible, request, UPSTAIRS_WRITE);
+	else if (request->operation == BACKEND_ZERO)
+		submit_piece(crucible, request, UPSTAIRS_WRITE_ZEROES, 0, request->length);
+	else if (request->operation == BACKEND_FLUSH)
+		submit_piece(crucible, request, UPSTAIRS_FLUSH, 0, 0);
+	else if (request->operation == BACKEND_STATUS)
+		find_extents(crucible, request);
+	else
+		work->error = -EOPNOTSUPP; /* none that the geometry offers */
+	end_piece(request, 0);
+}
+
+/* The record */
+
+static void parse_region(const char *text, struct crucible_uuid *id)
+{
+	uuid_t parsed;
+	if (text[0] && uuid_parse(text, parsed) == 0)
+		memcpy(id->bytes, parsed, sizeof id->bytes);
+}
+
+static struct upstairs_record record_from(const struct record_copies *copies)
+{
+	struct upstairs_record record = {
+		.exists = copies->exists,
+		.released = copies->clean,
+		.stamped = copies->stamped,
+	};
+	for (unsigned i = 0; i < SLOTS; i++) {
+		record.in_sync[i] = copies->slots[i].in_sync;
+		record.full_copy[i] = copies->slots[i].needs_full_copy;
+		parse_region(copies->slots[i].region, &record.regions[i]);
+	}
+	return record;
+}
+
+static struct record_copies copies_from(const struct upstairs_record *record)
+{
+	static const struct crucible_uuid unknown;
+	struct record_copies copies = {
+		.exists = true,
+		.clean = record->released,
+		.stamped = record->stamped,
+	};
+	for (unsigned i = 0; i < SLOTS; i++) {
+		copies.slots[i].in_sync = record->in_sync[i];
+		copies.slots[i].needs_full_copy = record->full_copy[i];
+		if (memcmp(&record->regions[i], &unknown, sizeof unknown) != 0)
+			uuid_unparse_lower(record->regions[i].bytes, copies.slots[i].region);
+	}
+	return copies;
+}
+
+static void on_store_record(void *context, const struct upstairs_record *record)
+{
+	struct crucible_backend *crucible = context;
+	const struct record_copies copies = copies_from(record);
+	crucible->base.events.store_copies(crucible->base.events.context, &copies);
+}
+
+static void crucible_copies_stored(struct backend *backend, int error)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	if (crucible->client && !crucible->is_closing)
+		client_record_stored(crucible->client,
+			error == 0 ? UPSTAIRS_STORED : error == -EOWNERDEAD ? UPSTAIRS_SUPERSEDED : UPSTAIRS_UNKNOWN);
+}
+
+/* What the library tells */
+
+static void on_report(void *context, unsigned slot, const char *text)
+{
+	struct crucible_backend *crucible = context;
+	if (slot >= SLOTS)
+		log_warning("%s: %s", crucible->volume->name, text);
+	else
+		log_warning("%s: slot %u, %s: %s", crucible->volume->name, slot, crucible->volume->targets[slot], text);
+}
+
+/* The regions must hold what the volume file promises. */
+static int check_geometry(const struct crucible_backend *crucible, struct reason *reason)
+{
+	uint64_t block_size, blocks, size;
+	upstairs_geometry(client_core(crucible->client), &block_size, &blocks);
+	if (block_size != crucible->volume->block_size)
+		return reason_set(reason, -EBADMSG, "%s: its regions have blocks of %llu bytes, not %llu as in %s",
+			crucible->volume->name, (unsigned long long)block_size,
+			(unsigned long long)crucible->volume->block_size, crucible->volume->path);
+	if (__builtin_mul_overflow(block_size, blocks, &size) || size < crucible->volume->size)
+		return reason_set(reason, -EBADMSG,
+			"%s: its regions have %llu blocks of %llu bytes, fewer than the %llu bytes of the volume: correct size in %s",
+			crucible->volume->name, (unsigned long long)blocks, (unsigned long long)block_size,
+			(unsigned long long)crucible->volume->size, crucible->volume->path);
+	return 0;
+}
+
+static void on_serving(struct crucible_backend *crucible)
+{
+	struct reason reason;
+	if (crucible->has_served)
+		return;
+	int status = check_geometry(crucible, &reason);
+	crucible->has_served = true;
+	finish_step(crucible, BACKEND_ACTIVATED, status, &reason);
+}
+
+/* Neither comes back: the start that goes on from here is another process's. */
+static void on_lost(struct crucible_backend *crucible, bool is_fenced)
+{
+	struct reason reason;
+	if (crucible->is_fenced)
+		return;
+	crucible->is_fenced = true;
+	reason_set(&reason, is_fenced ? -EOWNERDEAD : -EIO, "%s: %s%s", crucible->volume->name,
+		is_fenced ? "fenced: " : "", upstairs_reason(client_core(crucible->client)));
+	if (is_fenced)
+		crucible->base.events.fenced(crucible->base.events.context, &reason);
+	else
+		log_error("%s", reason.text);
+	if (crucible->is_deactivating)
+		finish_step(crucible, BACKEND_DEACTIVATED, -EIO, &reason);
+	else if (!crucible->has_served)
+		finish_step(crucible, BACKEND_ACTIVATED, is_fenced ? -EOWNERDEAD : -EIO, &reason);
+	crucible->has_served = true;
+}
+
+static void on_changed(void *context)
+{
+	struct crucible_backend *crucible = context;
+	switch (upstairs_state(client_core(crucible->client))) {
+	case UPSTAIRS_SERVING:
+		on_serving(crucible);
+		break;
+	case UPSTAIRS_REFUSED:
+		on_lost(crucible, false);
+		break;
+	case UPSTAIRS_FENCED:
+		on_lost(crucible, true);
+		break;
+	case UPSTAIRS_RELEASED:
+		if (crucible->is_deactivating && !crucible->is_released) {
+			crucible->is_released = true;
+			unlink(crucible->history_path);
+			finish_step(crucible, BACKEND_DEACTIVATED, 0, NULL);
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* Life */
+
+static void free_crucible(struct crucible_backend *crucible)
+{
+	while (crucible->spare) {
+		struct piece *piece = crucible->spare;
+		crucible->spare = piece->next;
+		free(piece);
+	}
+	if (crucible->history)
+		history_file_close(crucible->history);
+	free(crucible->history_path);
+	explicit_bzero(crucible->key, sizeof crucible->key);
+	free(crucible);
+}
+
+static void end_close(struct crucible_backend *crucible)
+{
+	struct backend_events events = crucible->base.events;
+	free_crucible(crucible);
+	events.step(events.context, BACKEND_CLOSED, 0, NULL);
+}
+
+static void on_client_closed(void *context)
+{
+	end_close(context);
+}
+
+static void crucible_close(struct backend *backend)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	crucible->is_closing = true;
+	if (crucible->client)
+		client_close(crucible->client);
+	else if (crucible->looked_up == SLOTS)
+		end_close(crucible);
+	else
+		uv_cancel((uv_req_t *)&crucible->lookup); /* on_address() comes in any case */
+}
+
+static int open_history(struct crucible_backend *crucible, struct reason *reason)
+{
+	int status = history_file_open(crucible->history_path, HISTORY_SIZE, &crucible->history);
+	return status < 0 ? reason_set(reason, status, "%s: %s: %s", crucible->volume->name, crucible->history_path,
+							status == -EBUSY ? "another process has it open" : strerror(-status))
+					  : 0;
+}
+
+static int look_up_next(struct crucible_backend *crucible, struct reason *reason);
+
+static void end_open(struct crucible_backend *crucible, int error, const struct reason *reason)
+{
+	crucible->looked_up = SLOTS; /* none is under way */
+	finish_step(crucible, BACKEND_OPENED, error, reason);
+}
+
+static void on_address(uv_getaddrinfo_t *lookup, int status, struct addrinfo *addresses)
+{
+	struct crucible_backend *crucible = container_of(lookup, struct crucible_backend, lookup);
+	struct reason reason;
+	if (crucible->is_closing) {
+		uv_freeaddrinfo(addresses);
+		end_close(crucible);
+		return;
+	}
+	if (status < 0)
+		status = reason_set(&reason, -EHOSTUNREACH, "%s: target_%u: %s: %s", crucible->volume->name,
+			crucible->looked_up, crucible->volume->targets[crucible->looked_up], uv_strerror(status));
+	else
+		memcpy(&crucible->targets[crucible->looked_up++], addresses->ai_addr, addresses->ai_addrlen);
+	uv_freeaddrinfo(addresses);
+	if (status == 0)
+		status = look_up_next(crucible, &reason);
+	if (status < 0 || crucible->looked_up == SLOTS)
+		end_open(crucible, status, &reason);
+}
+
+/* Returns 0 if the next one is being looked up, or if there is none. */
+static int look_up_next(struct crucible_backend *crucible, struct reason *reason)
+{
+	if (crucible->looked_up == SLOTS)
+		return 0;
+	const char *target = crucible->volume->targets[crucible->looked_up];
+	char host[TARGET_HOST_MAX];
+	uint16_t port;
+	if (target_parse(target, host, &port) < 0)
+		return reason_set(reason, -EINVAL, "%s: target_%u: %s: not HOST:PORT", crucible->volume->name,
+			crucible->looked_up, target);
+	char service[8];
+	snprintf(service, sizeof service, "%u", port);
+	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV };
+	int status = uv_getaddrinfo(crucible->loop, &crucible->lookup, on_address, host, service, &hints);
+	return status < 0 ? reason_set(reason, status, "%s: %s: %s", crucible->volume->name, target,
+							uv_strerror(status))
+					  : 0;
+}
+
+static int read_key(struct crucible_backend *crucible, struct reason *reason)
+{
+	const char *path = crucible->volume->key_file;
+	if (!path)
+		return 0;
+	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return reason_set(reason, -errno, "%s: key_file %s: %m", crucible->volume->name, path);
+	if (st.st_mode & (S_IRWXG | S_IRWXO))
+		return reason_set(reason, -EACCES, "%s: key_file %s: others may read it: chmod 600 %s",
+			crucible->volume->name, path, path);
+	if (st.st_size != INTEGRITY_KEY_SIZE ||
+		read(fd, crucible->key, INTEGRITY_KEY_SIZE) != INTEGRITY_KEY_SIZE)
+		return reason_set(reason, -EBADMSG, "%s: key_file %s: not a key of %d bytes", crucible->volume->name, path,
+			INTEGRITY_KEY_SIZE);
+	return 0;
+}
+
+static int prepare(struct crucible_backend *crucible, const struct config *config, struct reason *reason)
+{
+	const struct volume *volume = crucible->volume;
+	if (asprintf(&crucible->history_path, "%s/%llu/history-%s", config->run_dir,
+			(unsigned long long)volume->parsed.vmid, volume->name) < 0) {
+		crucible->history_path = NULL;
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
+	}
+	int status = read_key(crucible, reason);
+	if (status == 0)
+		status = open_history(crucible, reason);
+	if (status == 0)
+		status = look_up_next(crucible, reason);
+	return status;
+}
+
+static int crucible_open(uv_loop_t *loop, const struct config *config, const struct volume *volume,
+	const struct backend_events *events, struct backend **out, struct reason *reason)
+{
+	struct crucible_backend *crucible = calloc(1, sizeof *crucible);
+	if (!crucible)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
+	crucible->base = (struct backend){
+		.operations = &crucible_backend_operations,
+		.events = *events,
+		.geometry = {
+			.size = volume->size,
+			.block_min = (uint32_t)volume->block_size,
+			.block_preferred = 64 << 10,
+			.zero = true,
+			.fast_zero = true,
+			.status = true,
+			.holes = true,
+		},
+	};
+	crucible->loop = loop;
+	crucible->volume = volume;
+	int status = prepare(crucible, config, reason);
+	if (status < 0) {
+		free_crucible(crucible);
+		return status;
+	}
+	*out = &crucible->base;
+	return 0;
+}
+
+static void crucible_activate(struct backend *backend, const struct backend_activation *activation)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	struct reason reason;
+	struct client_options options = {
+		.block_size = crucible->volume->block_size,
+		.key = crucible->volume->key_file ? crucible->key : NULL,
+		.leave_after = LEAVE_AFTER_MS,
+		.wait_for_named = WAIT_FOR_NAMED_MS,
+		.flush_interval = FLUSH_INTERVAL_MS,
+		.hedge_after = HEDGE_AFTER_MS,
+		.recovery_budget = RECOVERY_BUDGET_MS,
+		.history = crucible->history,
+	};
+	const struct client_user user = {
+		.context = crucible,
+		.store_record = on_store_record,
+		.report = on_report,
+		.changed = on_changed,
+		.closed = on_client_closed,
+	};
+	memcpy(options.targets, crucible->targets, sizeof options.targets);
+	parse_region(activation->claim_id, &options.history_key);
+	crucible->client = client_open(crucible->loop, &options, &user);
+	if (!crucible->client) {
+		reason_set(&reason, -ENOMEM, "%s: out of memory", crucible->volume->name);
+		finish_step(crucible, BACKEND_ACTIVATED, -ENOMEM, &reason);
+		return;
+	}
+	const struct upstairs_record record = record_from(activation->copies);
+	client_activate(crucible->client, activation->generation, &record);
+}
+
+static void crucible_resize(struct backend *backend, uint64_t size)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	uint64_t block_size, blocks;
+	struct reason reason;
+	int status = 0;
+	upstairs_geometry(client_core(crucible->client), &block_size, &blocks);
+	if (size < backend->geometry.size || !is_aligned(size, block_size))
+		status = reason_set(&reason, -EINVAL, "%s: the new size must be larger and a multiple of %llu",
+			crucible->volume->name, (unsigned long long)block_size);
+	else if (size / block_size > blocks)
+		status = reason_set(&reason, -ENOSPC,
+			"%s: its regions hold %llu bytes and cannot grow: move it to a larger volume with qm disk move",
+			crucible->volume->name, (unsigned long long)(block_size * blocks));
+	else
+		backend->geometry.size = size;
+	finish_step(crucible, BACKEND_RESIZED, status, &reason);
+}
+
+static void crucible_deactivate(struct backend *backend)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	crucible->is_deactivating = true;
+	client_deactivate(crucible->client);
+}
+
+/* Status */
+
+static const char *const state_names[] = {
+	[UPSTAIRS_IDLE] = "idle",
+	[UPSTAIRS_ACTIVATING] = "activating",
+	[UPSTAIRS_SERVING] = "serving",
+	[UPSTAIRS_PAUSED] = "paused",
+	[UPSTAIRS_DEACTIVATING] = "releasing",
+	[UPSTAIRS_RELEASED] = "released",
+	[UPSTAIRS_REFUSED] = "refused",
+	[UPSTAIRS_FENCED] = "fenced",
+};
+
+static const char *const slot_state_names[] = {
+	[UPSTAIRS_SLOT_ABSENT] = "absent",
+	[UPSTAIRS_SLOT_CONNECTING] = "connecting",
+	[UPSTAIRS_SLOT_WAITING] = "connecting",
+	[UPSTAIRS_SLOT_MENDING] = "repair",
+	[UPSTAIRS_SLOT_REPLAY] = "replay",
+	[UPSTAIRS_SLOT_REPAIR] = "repair",
+	[UPSTAIRS_SLOT_ACTIVE] = "active",
+	[UPSTAIRS_SLOT_FAILED] = "failed",
+};
+
+static void add_slot(struct json_object *slots, const char *target, const struct upstairs_slot_status *slot)
+{
+	struct json_object *object = json_object_new_object();
+	json_add_text(object, "target", target);
+	json_add_text(object, "state", slot_state_names[slot->state]);
+	json_add_switch(object, "in_sync", slot->is_in_sync);
+	json_add_number(object, "generation", slot->generation);
+	json_add_number(object, "behind", slot->behind);
+	json_add_number(object, "behind_ms", slot->behind_for);
+	json_add_number(object, "read_us", slot->read_cost);
+	json_add_number(object, "damaged_blocks", slot->damaged);
+	json_add_number(object, "healed_blocks", slot->healed);
+	if (slot->state == UPSTAIRS_SLOT_REPAIR) {
+		json_add_number(object, "repaired_extents", slot->repaired);
+		json_add_number(object, "extents_to_repair", slot->to_repair);
+		json_add_number(object, "repair_bytes_per_second", slot->repair_rate);
+		json_add_number(object, "repair_seconds_left", slot->repair_left);
+	}
+	json_add_text(object, "trouble", upstairs_trouble_name(slot->trouble));
+	json_add_text(object, "advice", upstairs_advice(slot->trouble));
+	json_add_text(object, "last_error", slot->error);
+	json_append(slots, object);
+}
+
+static void crucible_status(struct backend *backend, struct json_object *object)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	struct upstairs_status status = { .state = UPSTAIRS_IDLE };
+	if (crucible->client)
+		upstairs_status(client_core(crucible->client), &status);
+	json_add_text(object, "copies", state_names[status.state]);
+	json_add_number(object, "counted", status.counted);
+	json_add_number(object, "unhealed_blocks", status.unhealed);
+	json_add_number(object, "hedged_reads", status.hedged_reads);
+	json_add_number(object, "dirty_extents", status.dirty_extents);
+	json_add_number(object, "recovery_ms", status.recovery_time);
+	struct json_object *slots = json_object_new_array();
+	for (unsigned i = 0; slots && i < SLOTS; i++)
+		add_slot(slots, crucible->volume->targets[i], &status.slots[i]);
+	json_add(object, "slots", slots);
+}
+
+/* Regions that exist are taken as they are, and left as they are. */
+static int crucible_create(const struct config *config, const struct volume *volume, struct reason *reason)
+{
+	(void)config;
+	return is_aligned(volume->size, volume->block_size)
+		? 0
+		: reason_set(reason, -EINVAL, "%s: the size must be a multiple of the block size, %llu", volume->name,
+			  (unsigned long long)volume->block_size);
+}
+
+static int crucible_destroy(const struct config *config, const struct volume *volume, struct reason *reason)
+{
+	(void)config;
+	(void)reason;
+	log_warning("%s: its regions are left where they are", volume->name);
+	return 0;
+}
+
+const struct backend_operations crucible_backend_operations = {
+	.name = "crucible",
+	.open = crucible_open,
+	.activate = crucible_activate,
+	.submit = crucible_submit,
+	.resize = crucible_resize,
+	.copies_stored = crucible_copies_stored,
+	.deactivate = crucible_deactivate,
+	.close = crucible_close,
+	.status = crucible_status,
+	.create = crucible_create,
+	.destroy = crucible_destroy,
+};

@@ -1,0 +1,347 @@
+"""Volumes of the Crucible backend: the gateway on three downstairs, ours and upstream's."""
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from support.downstairs import UPSTREAM, UPSTREAM_MISSING
+from support.node import TOOLS, run, wait_until
+from support.sleds import Sleds, copy_in, copy_out, slots, wait_for_slot
+from support.wire import CMD_WRITE, Closed
+
+HISTORY = TOOLS / "nbd-history"
+KEY = bytes(range(32))
+MIB = 1 << 20
+
+
+@pytest.fixture(params=["own", pytest.param("upstream", marks=pytest.mark.skipif(not UPSTREAM, reason=UPSTREAM_MISSING))])
+def kind(request):
+    return request.param
+
+
+@pytest.fixture
+def make_sleds(tmp_path):
+    made = []
+
+    def make(kind="own", **options):
+        directory = tmp_path / f"sleds-{len(made)}"
+        directory.mkdir()
+        made.append(Sleds(directory, kind, **options))
+        return made[-1]
+
+    yield make
+    for sleds in made:
+        sleds.close()
+
+
+@pytest.fixture
+def sleds(make_sleds, kind):
+    return make_sleds(kind)
+
+
+@pytest.fixture
+def node(make_node):
+    return make_node()
+
+
+def load(gateway, *options, stop_file=None):
+    """nbd-history in the background, from the moment on that its region is zeroed."""
+    words = [HISTORY, "--region", "16M", "--max", "128K", "--align", "4096", "--connections", "3", "--depth", "8", "--wait",
+             *(["--stop-file", stop_file] if stop_file else []), *options, gateway.socket, "vm-200-disk-0"]
+    history = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    assert history.stdout.readline() == "ready\n", history.stderr.read()
+    history.stdin.write("go\n")
+    history.stdin.flush()
+    return history
+
+
+def end(history, stop_file, timeout=100):
+    """Ends it in order. Nothing may have gone wrong."""
+    stop_file.touch()
+    out, err = history.communicate(timeout=timeout)
+    assert history.returncode == 0 and " 0 violations" in out and " 0 errors" in out, out + err
+    return int(re.match(r"\d+", out)[0])
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+def test_what_is_copied_in_comes_out_and_lies_on_all_three(make_sleds, node, kind, key, tmp_path):
+    sleds = make_sleds(kind, key=key)
+    sleds.create(node)
+    image = tmp_path / "image"
+    image.write_bytes(random.Random(1).randbytes(20 * MIB) + bytes(20 * MIB) + random.Random(2).randbytes(24 * MIB))
+    gateway = node.start()
+    copy_in(gateway, image)
+    copy_out(gateway, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == image.read_bytes()
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+    data = sleds.contents()[0]
+    assert (data == image.read_bytes()) is (key is None)
+    again = node.start()
+    copy_out(again, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == image.read_bytes()
+    assert again.stop() == 0
+
+
+def test_orderly_stop_leaves_a_clean_record_and_nothing_else(sleds, node):
+    sleds.create(node)
+    gateway = node.start()
+    with gateway.connect() as client:
+        client.write(0, b"x" * 4096)
+    assert gateway.stop() == 0
+    text = (node.claim_dir / "vm-200-disk-0.json").read_text().splitlines()[0]
+    record = json.loads(text)
+    assert record["released"] is True and record["copies"]["clean"] is True
+    assert [slot["in_sync"] for slot in record["copies"]["slots"]] == [True] * 3
+    assert [slot["region"] for slot in record["copies"]["slots"]] == [str(one.uuid) for one in sleds.downstairs]
+    assert os.listdir(node.run_dir) == []
+
+
+def test_kill_of_the_gateway_under_load_loses_nothing(sleds, node, tmp_path):
+    """The next one takes the history over: no copy is mended from another."""
+    sleds.create(node)
+    gateway = node.start()
+    stop_file = tmp_path / "stop"
+    history = load(gateway, stop_file=stop_file)
+    for _ in range(4):
+        time.sleep(0.3)
+        gateway.kill()
+        gateway = node.start()
+        assert "claim resumed" in gateway.log and "given up" not in gateway.log and "made equal" not in gateway.log
+    assert end(history, stop_file) > 0
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_guest_goes_on_while_one_downstairs_is_away_and_all_are_equal_when_it_is_back(sleds, node, tmp_path):
+    sleds.create(node)
+    gateway = node.start()
+    stop_file = tmp_path / "stop"
+    history = load(gateway, stop_file=stop_file)
+    for slot in (1, 0, 2):
+        time.sleep(0.3)
+        sleds.downstairs[slot].kill()
+        wait_for_slot(gateway, slot, "absent", "connecting")
+        assert slots(gateway)[slot]["trouble"] in ("unreachable", "lost"), slots(gateway)[slot]
+        before = gateway.volume_status()
+        time.sleep(0.3)
+        assert before["state"] == "serving"
+        sleds.downstairs[slot].start()
+        wait_for_slot(gateway, slot, "active")
+        wait_until(lambda: slots(gateway)[slot]["in_sync"], "in sync again")  # pylint: disable=cell-var-from-loop
+    end(history, stop_file)
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_wiped_downstairs_is_filled_again_under_load(make_sleds, node, kind, tmp_path):
+    sleds = make_sleds(kind)
+    sleds.create(node)
+    gateway = node.start()
+    stop_file = tmp_path / "stop"
+    history = load(gateway, stop_file=stop_file)
+    time.sleep(0.5)
+    victim = sleds.downstairs[1]
+    victim.kill()
+    wait_for_slot(gateway, 1, "absent", "connecting")
+    for extent in range(victim.extent_count):
+        victim.extent_path(extent).unlink()
+    victim.directory.rename(f"{victim.directory}.gone")
+    subprocess.run(victim.create_command(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    victim.start()
+    wait_for_slot(gateway, 1, "active")
+    end(history, stop_file)
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_requests_wait_while_all_downstairs_are_away(sleds, node, tmp_path):
+    sleds.create(node)
+    gateway = node.start()
+    stop_file = tmp_path / "stop"
+    history = load(gateway, stop_file=stop_file)
+    time.sleep(0.3)
+    for one in sleds.downstairs:
+        one.kill()
+    wait_until(lambda: gateway.volume_status()["crucible"]["copies"] == "paused", "the pause")
+    time.sleep(1)
+    assert history.poll() is None
+    for one in sleds.downstairs:
+        one.start()
+    wait_until(lambda: gateway.volume_status()["crucible"]["copies"] == "serving", "the end of the pause", 60)
+    end(history, stop_file)
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_start_with_two_of_three_serves_and_the_third_comes_back(sleds, node):
+    sleds.create(node)
+    assert node.start().stop() == 0
+    sleds.downstairs[2].kill()
+    gateway = node.start()
+    with gateway.connect() as client:
+        client.write(0, b"two" * 4096)
+        sleds.downstairs[2].start()
+        wait_for_slot(gateway, 2, "active")
+        assert client.read(0, 4096) == (b"two" * 4096)[:4096]
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_paused_owner_that_wakes_after_a_take_over_writes_nothing(make_sleds, make_node, kind, tmp_path):
+    """Its generation is refused by the downstairs, whatever it believes."""
+    sleds = make_sleds(kind)
+    first = make_node("node-a")
+    second = make_node("node-b", share_with=first)
+    sleds.create(first)
+    old = first.start()
+    client = old.connect()
+    client.write(0, b"A" * 4096)
+    os.kill(old.pid, signal.SIGSTOP)
+    second.tb4("claim", "force", "200", "--yes")
+    second.tb4("claim", "release", "200")
+    new = second.start()
+    with new.connect() as other:
+        assert other.read(0, 4096) == b"A" * 4096
+        other.write(0, b"B" * 4096)
+        client.send_request(CMD_WRITE, 0, 4096, payload=b"C" * 4096)
+        os.kill(old.pid, signal.SIGCONT)
+        old.wait_for("fenced")
+        time.sleep(0.3)
+        assert other.read(0, 4096) == b"B" * 4096
+    with pytest.raises((Closed, ConnectionError, AssertionError)):
+        client.read(0, 4096)
+    assert new.stop() == 0
+    sleds.assert_equal()
+
+
+def test_parts_of_blocks_are_written_for_clients_that_ask_for_no_block_size(sleds, node):
+    sleds.create(node)
+    gateway = node.start()
+    line = run(HISTORY, "--region", "256K", "--max", "8K", "--connections", "2", "--depth", "4", "--operations", "400",
+               "--no-block-size", gateway.socket, "vm-200-disk-0")
+    assert " 0 violations" in line and " 0 errors" in line
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_blocks_that_were_never_written_are_a_hole_once_they_were_read(sleds, node, tmp_path):
+    sleds.create(node)
+    gateway = node.start()
+    with gateway.connect() as client:
+        client.write(8 * MIB, b"data" * 1024)
+    copy_out(gateway, tmp_path / "all")
+    extents = json.loads(run("nbdinfo", "--map", "--json", gateway.uri()))
+    assert [(one["offset"], one["length"], one["type"]) for one in extents] == [  # the first block is the fence
+        (0, 4096, 0), (4096, 8 * MIB - 4096, 3), (8 * MIB, 4096, 0),
+        (8 * MIB + 4096, sleds.size - 8 * MIB - 4096, 3)]
+    assert gateway.stop() == 0
+
+
+def test_zeroes_of_a_large_range_are_zeros_everywhere(sleds, node, tmp_path):
+    sleds.create(node)
+    gateway = node.start()
+    (tmp_path / "image").write_bytes(random.Random(3).randbytes(sleds.size))
+    copy_in(gateway, tmp_path / "image")
+    run("qemu-io", "-f", "raw", "-c", "write -z 1M 40M", gateway.uri())
+    copy_out(gateway, tmp_path / "back")
+    wanted = bytearray((tmp_path / "image").read_bytes())
+    wanted[MIB:41 * MIB] = bytes(40 * MIB)
+    assert (tmp_path / "back").read_bytes() == bytes(wanted)
+    assert gateway.stop() == 0
+    sleds.assert_equal()
+
+
+def test_import_and_export_without_a_gateway(sleds, node, tmp_path):
+    sleds.create(node)
+    (tmp_path / "image").write_bytes(random.Random(4).randbytes(9 * MIB))
+    node.tb4("volume", "import", "200", tmp_path / "image")
+    node.tb4("volume", "export", "200", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "image").read_bytes() + bytes(sleds.size - 9 * MIB)
+    sleds.assert_equal()
+
+
+def test_regions_that_are_too_small_are_refused_with_what_to_do(make_sleds, node):
+    sleds = make_sleds(extent_count=4)
+    sleds.create(node, size=sleds.size + 4096)
+    status, log = node.run_to_end()
+    assert status == 65 and re.search(r"fewer than the \d+ bytes of the volume: correct size in \S+vm-200-disk-0\.conf", log)
+
+
+def test_volume_grows_into_what_its_regions_have_left_and_no_further(make_sleds, node):
+    sleds = make_sleds(extent_count=8)
+    sleds.create(node, size="4M")
+    gateway = node.start()
+    node.tb4("volume", "resize", "200", "8M")
+    with gateway.connect() as client:
+        client.write(8 * MIB - 4096, b"e" * 4096)
+    result = node.tb4("volume", "resize", "200", "9M", check=False)
+    assert result.returncode == 73 and "qm disk move" in result.stderr, result
+    assert gateway.stop() == 0
+
+
+@pytest.mark.parametrize("options, status, why", [
+    ([], 64, "needs --target HOST:PORT 3 times, has it 0 times"),
+    (["--target", "a:1", "--target", "b:2"], 64, "has it 2 times"),
+    (["--target", "a:1", "--target", "b:2", "--target", "c:3", "--target", "d:4"], 64, "--target: there are 3"),
+    (["--target", "a:1", "--target", "b:2", "--target", "a:1"], 64, "a:1: given twice"),
+    (["--target", "a", "--target", "b:2", "--target", "c:3"], 64, "--target a: not HOST:PORT"),
+    (["--target", "a:0", "--target", "b:2", "--target", "c:3"], 64, "--target a:0: not HOST:PORT"),
+    (["--target", "::1:5", "--target", "b:2", "--target", "c:3"], 64, "not HOST:PORT"),
+    (["--target", "a:1", "--target", "b:2", "--target", "c:3", "--key-file", "key"], 64, "not an absolute path"),
+])
+def test_wrong_targets_are_refused_and_leave_nothing(node, options, status, why):
+    result = node.tb4("volume", "create", "200", "64M", "--backend", "crucible", *options, check=False)
+    assert result.returncode == status and why in result.stderr and len(result.stderr.splitlines()) == 1, result
+    assert not node.volume_dir.exists() or not list(node.volume_dir.glob("*.conf"))
+
+
+@pytest.mark.parametrize("change, why", [
+    (("target_1", None), r"\[crucible\] has no target_1"), (("target_2", "nowhere"), r"target_2 = nowhere: not HOST:PORT"),
+    (("block_size", "5000"), "block_size: not a power of two"), (("size", "66048"), "size: not a multiple of the block size, 4096"),
+])
+def test_faults_of_the_volume_file_are_named_with_their_line(node, change, why):
+    node.tb4("volume", "create", "200", "64M", "--backend", "crucible", "--target", "a:1", "--target", "[::1]:2",
+             "--target", "10.0.0.3:3")
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    name, value = change
+    lines = [line for line in path.read_text().splitlines() if not line.startswith(name)]
+    if value:
+        lines.insert(lines.index("[volume]" if name == "size" else "[crucible]") + 1, f"{name} = {value}")
+    path.write_text("\n".join(lines) + "\n")
+    result = node.tb4("check", check=False)
+    assert result.returncode == 78 and re.search(why, result.stdout + result.stderr), result
+    if value:
+        assert re.search(r"\.conf:\d+: ", result.stdout + result.stderr), result
+
+
+def test_key_that_others_may_read_is_refused(make_sleds, node):
+    sleds = make_sleds(key=KEY)
+    sleds.create(node)
+    sleds.key_file.chmod(0o644)
+    status, log = node.run_to_end()
+    assert status == 77 and "others may read it: chmod 600" in log
+
+
+def test_name_that_resolves_and_one_that_does_not(make_sleds, node):
+    sleds = make_sleds()
+    targets = [word for one in sleds.downstairs for word in ("--target", f"localhost:{one.port}")]
+    node.tb4("volume", "create", "200", "16M", "--backend", "crucible", *targets)
+    assert node.start().stop() == 0
+    node.tb4("volume", "create", "201", "16M", "--backend", "crucible", "--target", "no-such-host.invalid:5", *targets[:4])
+    status, log = node.run_to_end(201)
+    assert status != 0 and "target_0: no-such-host.invalid:5" in log
+
+
+def test_two_volumes_with_one_downstairs_are_found_by_check(make_sleds, node):
+    sleds = make_sleds()
+    sleds.create(node)
+    sleds.create(node, 201)
+    result = node.tb4("check", check=False)
+    assert result.returncode == 78 and "is also one of vm-200-disk-0" in result.stdout + result.stderr
