@@ -67,7 +67,7 @@ struct io {
 	enum upstairs_operation operation;
 	uint64_t next, end, length, until, done, seed, nanoseconds;
 	uint64_t started; /* ns */
-	uint64_t used;    /* ns of processor: before the bench, then of it */
+	uint64_t bench_seconds, bench_done, bench_nanoseconds, bench_used; /* the last three: what was before it */
 	bool is_random, verifies, flushes;
 	/* `check` */
 	struct block_check *check;
@@ -181,6 +181,16 @@ static uint64_t processor_time(void)
 	return (uint64_t)time.tv_sec * UINT64_C(1000000000) + (uint64_t)time.tv_nsec;
 }
 
+static void show_bench(struct io *io)
+{
+	double done = (double)(io->done - io->bench_done);
+	if (done > 0)
+		printf("%.0f requests a second, %.1f us each, %.1f us of processor each\n", done / (double)io->bench_seconds,
+			(double)(io->nanoseconds - io->bench_nanoseconds) / 1e3 / done,
+			(double)(processor_time() - io->bench_used) / 1e3 / done);
+	io->bench_seconds = 0;
+}
+
 static void begin(struct io *io);
 
 /* The next command becomes the present one. False if there is none. */
@@ -204,12 +214,13 @@ static void end(struct io *io)
 {
 	if (io->is_ending)
 		return;
+	if (io->bench_seconds)
+		show_bench(io);
 	if (!io->status && next_command(io)) {
 		begin(io);
 		return;
 	}
 	io->is_ending = true;
-	io->used = processor_time() - io->used;
 	client_deactivate(io->client);
 }
 
@@ -522,7 +533,10 @@ static void begin(struct io *io)
 		io->end = block_size * block_count / io->length * io->length;
 		io->is_random = io->word_count < 6;
 		io->seed = uv_hrtime();
-		io->used = processor_time();
+		io->bench_seconds = number(io, 3);
+		io->bench_done = io->done;
+		io->bench_nanoseconds = io->nanoseconds;
+		io->bench_used = processor_time();
 		io->until = uv_hrtime() + number(io, 3) * UINT64_C(1000000000);
 		run(io, (unsigned)number(io, 2));
 	} else if (strcmp(what, "write") == 0) {
@@ -724,10 +738,6 @@ int main(int argc, char **argv)
 	if (io.check)
 		printf("%" PRIu64 " writes, %" PRIu64 " reads, %" PRIu64 " flushes\n", io.counts[UPSTAIRS_WRITE],
 			io.counts[UPSTAIRS_READ], io.counts[UPSTAIRS_FLUSH]);
-	else if (io.until && io.done)
-		printf("%.0f requests a second, %.1f us each, %.1f us of processor each\n",
-			(double)io.done / (double)number(&io, 3), (double)io.nanoseconds / 1e3 / (double)io.done,
-			(double)io.used / 1e3 / (double)io.done);
 	fprintf(stderr, "upstairs-io: %s, %" PRIu64 " requests in %.2f s\n", io.status ? "failed" : "done", io.done, seconds);
 	return io.status;
 }
