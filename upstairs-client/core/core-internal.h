@@ -417,6 +417,7 @@ void mend_end(struct upstairs *upstairs);
 void repair_begin_if_wanted(struct upstairs *upstairs);
 /* A step may be over. For core_advance(), which does not nest. */
 void repair_advance(struct upstairs *upstairs);
+void repair_tick(struct upstairs *upstairs);
 void repair_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 	const struct crucible_message *message);
 bool repair_expects(const struct upstairs *upstairs, const struct job *job, enum crucible_message_type type);

@@ -414,8 +414,10 @@ void upstairs_tick(struct upstairs *upstairs, uint64_t now)
 		slot_tick(upstairs, i);
 	if (!is_over(upstairs) && upstairs->region.block_size)
 		jobs_tick(upstairs);
-	if (!is_over(upstairs))
+	if (!is_over(upstairs)) {
+		repair_tick(upstairs);
 		reads_tick(upstairs);
+	}
 	core_advance(upstairs);
 	slot_drop_doomed(upstairs);
 }
@@ -443,7 +445,9 @@ uint64_t upstairs_deadline(const struct upstairs *upstairs)
 			deadline = earlier(deadline, slot->last_heard + SILENCE_MS);
 		else if (slot->phase != SLOT_FAILED)
 			deadline = earlier(deadline, earlier(slot->last_heard + SILENCE_MS, slot->last_ping + PING_MS));
-		if ((slot->phase == SLOT_COUNTED || jobs_wait(upstairs)) && !list_empty(&slot->outstanding))
+		bool is_watched = slot->phase == SLOT_COUNTED || slot->phase == SLOT_JOINING || slot->phase == SLOT_REPAIR ||
+			jobs_wait(upstairs);
+		if (is_watched && !list_empty(&slot->outstanding))
 			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
 	}
 	deadline = earlier(deadline, reads_deadline(upstairs));

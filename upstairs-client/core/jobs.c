@@ -715,10 +715,24 @@ bool jobs_make_room(struct upstairs *upstairs)
 	return history_begin(&upstairs->history) > begin;
 }
 
+/* The oldest job of a slot that others were sent, too. A read is sent to one, and late ones elsewhere: what a slot makes of
+ * it says nothing about the others, and must not hide that it owes them a write. */
+static const struct job *oldest_shared(const struct upstairs *upstairs, unsigned index)
+{
+	const struct list *outstanding = &upstairs->slots[index].outstanding;
+	for (const struct list *link = outstanding->next; link != outstanding; link = link->next) {
+		const struct job *job = (const struct job *)((const char *)link - offsetof(struct job, slot_links) -
+			index * sizeof(struct list));
+		if (job->kind != JOB_READ)
+			return job;
+	}
+	return NULL;
+}
+
 /* The oldest job of a slot is late, and two counted others have done it (design 6.2). */
 static bool is_late(const struct upstairs *upstairs, unsigned index)
 {
-	const struct job *job = slot_oldest(upstairs, index);
+	const struct job *job = oldest_shared(upstairs, index);
 	if (!job)
 		return false;
 	unsigned others = 0;
@@ -738,10 +752,16 @@ static bool holds_up_requests(const struct upstairs *upstairs, unsigned index)
 		upstairs->now - job->since >= upstairs->options.leave_after;
 }
 
+/* Nothing is acknowledged before it has done it. */
+static bool holds_up(const struct slot *slot)
+{
+	return slot->phase == SLOT_COUNTED || slot->phase == SLOT_JOINING;
+}
+
 void jobs_tick(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		if (upstairs->slots[i].phase == SLOT_COUNTED && is_late(upstairs, i))
+		if (holds_up(&upstairs->slots[i]) && is_late(upstairs, i))
 			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW, "does not answer, and two others have");
 		else if (holds_up_requests(upstairs, i))
 			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW,

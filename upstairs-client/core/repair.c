@@ -13,10 +13,13 @@
  *     source is gone: others depend on the reopen (trap T16). Nobody else is: its jobs would wait for ever.
  *  4. A flush between close and reopen would kill a downstairs that wrote the extent since the last one: flushes run
  *     after the reopen, as everything does that comes behind it.
- *  5. After the last extent a flush without limit; the target joins when it has acknowledged it.
+ *  5. The extent is closed for everybody until the target has opened it again. So a target that all others wait for is
+ *     given up: soon, but for a copy, for which it has as long as a downstairs itself gives a download, and some more.
+ *  6. After the last extent a flush without limit; the target joins when it has acknowledged it.
  */
 #include "core/core-internal.h"
 
+enum { COPY_MAX_MS = 20000 };
 enum repair_step { REPAIR_CLOSE, REPAIR_COPY, REPAIR_NO_OP, REPAIR_REOPEN, REPAIR_STEPS };
 
 struct repair {
@@ -30,6 +33,7 @@ struct repair {
 	bool copies;       /* the extent, as against only comparing it */
 	uint64_t asked_at; /* by core_clock(): for the copy */
 	uint64_t began_at; /* ms */
+	uint64_t step_at;  /* ms: the present step was sent */
 };
 
 /* Was it sent the reopen, on the connection that it has now? */
@@ -99,6 +103,7 @@ static void send_step(struct upstairs *upstairs, enum repair_step step)
 	struct repair *repair = upstairs->repair;
 	uint64_t before = step > REPAIR_CLOSE ? repair->jobs[step - 1]->id : 0;
 	uint64_t flush_number = step == REPAIR_CLOSE ? core_next_flush_number(upstairs) : 0;
+	repair->step_at = upstairs->now;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS && upstairs->repair == repair; i++) {
 		if (step == REPAIR_REOPEN ? !shall_take_part(upstairs, i) : !takes_part(repair, i))
 			continue;
@@ -140,6 +145,28 @@ static void give_up(struct upstairs *upstairs, const char *why)
 	upstairs->repair->is_aborted = true;
 	if (upstairs->slots[target].phase == SLOT_REPAIR)
 		slot_drop_for(upstairs, target, UPSTAIRS_TROUBLE_LOST, why);
+}
+
+static bool is_waited_for(const struct repair *repair)
+{
+	const struct job *job = repair->jobs[repair->step];
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (i != repair->target && job->states[i] == JOB_SENT)
+			return false;
+	}
+	return job->states[repair->target] == JOB_SENT;
+}
+
+void repair_tick(struct upstairs *upstairs)
+{
+	struct repair *repair = upstairs->repair;
+	if (!repair || repair->is_aborted || !is_waited_for(repair))
+		return;
+	bool copies = repair->step == REPAIR_COPY && repair->copies;
+	if (upstairs->now - repair->step_at >= (copies ? COPY_MAX_MS : upstairs->options.leave_after)) {
+		repair->is_aborted = true;
+		slot_drop_for(upstairs, repair->target, UPSTAIRS_TROUBLE_SLOW, "does not answer in a repair, and others have");
+	}
 }
 
 static bool begin_extent(struct upstairs *upstairs)
