@@ -109,7 +109,27 @@ def pack(kind, value):
         return b"\0" if value is None else b"\1" + pack(kind[7:], value)
     if kind == "text":
         return pack("bytes", value.encode())
+    if kind == "read_context":  # None, 28 bytes, or a hash
+        number = 0 if value is None else 1 if isinstance(value, bytes) else 2
+        return struct.pack("<I", number) + (b"" if value is None else pack("u64", value) if number == 2 else value)
+    if kind in ("result", "read_result", "close_result"):
+        return pack_result(kind, value)
+    if kind == "error":
+        return pack_result("result", Exception(value))[4:]
     raise NotImplementedError(kind)
+
+
+def pack_result(kind, value):
+    """Of an answer; an error is an Exception that holds (name,) or (name, text)."""
+    if isinstance(value, Exception):
+        name, *texts = value.args[0]
+        number = [error.partition(":")[0] for error in ERRORS].index(name)
+        return struct.pack("<II", 1, number) + b"".join(pack("text", text) for text in texts)
+    body = pack("read_contexts", value) if kind == "read_result" else b""
+    if kind == "close_result":
+        generation, flush_number, dirty = value
+        body = struct.pack("<QQB", generation, flush_number, dirty)
+    return struct.pack("<I", 0) + body
 
 
 class Reader:
@@ -147,6 +167,11 @@ class Reader:
             number = self.unpack("u32")
             assert number <= 2
             return None if number == 0 else self.take(28) if number == 1 else self.unpack("u64")
+        if kind == "block_context":
+            hash_, is_encrypted = struct.unpack("<QB", self.take(9))
+            return hash_, self.take(28) if is_encrypted else None
+        if kind.startswith("option_"):
+            return self.unpack(kind[7:]) if self.unpack("bool") else None
         if kind == "error":
             return self.error()
         return self.result(kind)

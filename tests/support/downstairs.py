@@ -46,6 +46,7 @@ class Downstairs:
     """One region, and the process that serves it."""
 
     kind = None
+    arguments = ()  # of the process, beside the usual ones
 
     def __init__(self, directory, block_size=512, extent_size=4, extent_count=3, encrypted=False, read_only=False):
         self.directory = directory
@@ -57,7 +58,18 @@ class Downstairs:
         self.repair_address = ("127.0.0.1", self.port + REPAIR_PORT_OFFSET)
         self.process = None
         self.upstairs = []
+        self.create()
+
+    def create(self):
         subprocess.run(self.create_command(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def wipe(self):
+        """kill -9, and an empty region with the same identity in its place."""
+        if self.process:
+            self.kill()
+        shutil.rmtree(self.directory)
+        self.create()
+        return self
 
     def create_command(self):
         raise NotImplementedError
@@ -176,8 +188,6 @@ class OwnDownstairs(Downstairs):
         return [OWN, "run", "--dir", self.directory, "--port", str(self.port), "--control", self.control_path,
                 *(["--read-only"] if self.read_only else []), *self.arguments]
 
-    arguments = ()
-
     @property
     def control_path(self):
         return f"/tmp/tb4-downstairs-{self.port}.sock"
@@ -212,7 +222,7 @@ class UpstreamDownstairs(Downstairs):
 
     def run_command(self):
         return [UPSTREAM, "run", "-d", self.directory, "-p", str(self.port), "-a", "127.0.0.1",
-                "--mode", "ro" if self.read_only else "rw"]
+                "--mode", "ro" if self.read_only else "rw", *self.arguments]
 
     def limit_memory(self):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))

@@ -1,0 +1,37 @@
+"""Fixtures for tests of libupstairs: volumes on three downstairs, and relays before them."""
+import pytest
+
+from support.relay import Relay
+from support.volume import Volume
+
+
+@pytest.fixture
+def make_volume(tmp_path):
+    """Makes volumes that end with the test."""
+    made = []
+
+    def make_one(kind="own", **options):
+        directory = tmp_path / f"volume-{len(made)}"
+        directory.mkdir()
+        made.append(Volume(directory, kind, **options))
+        return made[-1]
+
+    yield make_one
+    for volume in made:
+        volume.close()
+
+
+@pytest.fixture
+def relay():
+    """Puts a relay before each slot of a volume: [relay, ...]."""
+    made = []
+
+    def put(volume, hook=None):
+        relays = [Relay(sled.address, hook) for sled in volume.sleds]
+        volume.targets = [one.address for one in relays]
+        made.extend(relays)
+        return relays
+
+    yield put
+    for one in made:
+        one.close()
