@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "cli/gateways.h"
+#include "cli/slots.h"
 
 enum { WATCH_SECONDS = 2 };
 
@@ -45,6 +46,7 @@ static void print_volume(struct json_object *gateway, struct json_object *volume
 	const char *reason = json_text_or_null(volume, "reason");
 	if (reason)
 		printf("       %s\n", reason);
+	slots_print(volume);
 }
 
 static void print_gateway(struct json_object *gateway)
@@ -71,7 +73,8 @@ static bool is_degraded(struct json_object *gateway)
 		bool flush_failed = false;
 		const char *volume_state = text_of(volume, "state", "");
 		json_switch(volume, "flush_failed", &flush_failed);
-		if (flush_failed || strcmp(volume_state, "failed") == 0 || strcmp(volume_state, "fenced") == 0)
+		if (flush_failed || strcmp(volume_state, "failed") == 0 || strcmp(volume_state, "fenced") == 0 ||
+			slots_are_degraded(volume))
 			return true;
 	}
 	return false;

@@ -187,8 +187,12 @@ def test_start_with_two_of_three_serves_and_the_third_comes_back(sleds, node):
     gateway = node.start()
     with gateway.connect() as client:
         client.write(0, b"two" * 4096)
+        result = node.tb4("status", "200", check=False)
+        port = sleds.downstairs[2].port
+        assert result.returncode == 1 and re.search(rf"slot 2, 127\.0\.0\.1:{port}: (absent|connecting).*: ", result.stdout)
+        assert "slot 1" not in result.stdout
         sleds.downstairs[2].start()
-        wait_for_slot(gateway, 2, "active")
+        wait_until(lambda: node.tb4("status", "200", check=False).returncode == 0, "all in order", 60)
         assert client.read(0, 4096) == (b"two" * 4096)[:4096]
     assert gateway.stop() == 0
     sleds.assert_equal()

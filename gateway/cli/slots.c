@@ -1,0 +1,79 @@
+#include "cli/slots.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+static struct json_object *slot_at(struct json_object *volume, size_t index)
+{
+	struct json_object *crucible, *slots;
+	if (!json_object_object_get_ex(volume, "crucible", &crucible) ||
+		!json_object_object_get_ex(crucible, "slots", &slots) ||
+		!json_object_is_type(slots, json_type_array) || index >= json_object_array_length(slots))
+		return NULL;
+	return json_object_array_get_idx(slots, index);
+}
+
+static const char *text_of(struct json_object *slot, const char *name)
+{
+	const char *text = json_text_or_null(slot, name);
+	return text ? text : "";
+}
+
+static bool is_well(struct json_object *slot)
+{
+	bool in_sync = false;
+	json_switch(slot, "in_sync", &in_sync);
+	return in_sync && strcmp(text_of(slot, "state"), "active") == 0 && strcmp(text_of(slot, "trouble"), "none") == 0;
+}
+
+static void print_repair(struct json_object *slot)
+{
+	uint64_t done = 0, all = 0, rate = 0, left = 0;
+	char speed[SIZE_TEXT_MAX];
+	if (!json_number(slot, "repaired_extents", &done) || !json_number(slot, "extents_to_repair", &all) || all == 0)
+		return;
+	printf(", %llu of %llu extents", (unsigned long long)done, (unsigned long long)all);
+	if (json_number(slot, "repair_bytes_per_second", &rate) && rate > 0 &&
+		json_number(slot, "repair_seconds_left", &left))
+		printf(", %s/s, %llu s left", size_for_people(rate, speed), (unsigned long long)left);
+}
+
+static void print_slot(struct json_object *slot, size_t index)
+{
+	bool in_sync = false;
+	const char *error = text_of(slot, "last_error"), *advice = text_of(slot, "advice");
+	bool has_trouble = strcmp(text_of(slot, "trouble"), "none") != 0;
+	json_switch(slot, "in_sync", &in_sync);
+	printf("       slot %zu, %s: %s%s", index, text_of(slot, "target"), text_of(slot, "state"),
+		in_sync ? "" : ", not in sync");
+	print_repair(slot);
+	if (has_trouble && error[0])
+		printf(": %s", error);
+	if (has_trouble && advice[0])
+		printf(": %s", advice);
+	putchar('\n');
+}
+
+void slots_print(struct json_object *volume)
+{
+	struct json_object *slot;
+	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
+		if (!is_well(slot))
+			print_slot(slot, i);
+	}
+}
+
+bool slots_are_degraded(struct json_object *volume)
+{
+	struct json_object *crucible, *slot;
+	if (json_object_object_get_ex(volume, "crucible", &crucible) &&
+		strcmp(text_of(crucible, "copies"), "serving") != 0)
+		return true;
+	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
+		if (!is_well(slot))
+			return true;
+	}
+	return false;
+}
