@@ -13,9 +13,11 @@ the time of a start, memory, and the gates of the project; exit status 1 if one 
 import argparse
 import base64
 import os
+import random
 import re
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -42,12 +44,29 @@ ROWS = {  # name: (operation, depth, length)
 CLIENTS = ["ours", "crutest", "floor", "ours-encrypted", "crutest-encrypted"]
 
 
+def is_free(port):
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports():
+    """Three in a row, with their repair ports."""
+    while True:
+        base = random.randrange(15000, 19900)
+        if all(is_free(base + i) and is_free(base + i + 4000) for i in range(3)):
+            return range(base, base + 3)
+
+
 class Volume:
     """Three regions and their servers. Generations rise over all clients."""
 
-    def __init__(self, directory, port, encrypted):
+    def __init__(self, directory, encrypted):
         self.directory, self.encrypted, self.generation = directory, encrypted, 0
-        self.ports = range(port, port + 3)
+        self.ports = free_ports()
         self.servers = []
         directory.mkdir()
         (directory / "key").write_bytes(KEY)
@@ -70,7 +89,10 @@ class Volume:
             *(["--key", self.directory / "key"] if self.encrypted else []), *words)]
 
     def io(self, *words):
-        return subprocess.run(self.command(*words), check=True, capture_output=True, text=True)
+        result = subprocess.run(self.command(*words), check=False, capture_output=True, text=True)
+        if result.returncode:
+            sys.exit(f"{words}: {result.stderr}")
+        return result
 
     def crutest(self, *words):
         self.generation += 1
@@ -216,8 +238,8 @@ def main():
     directory = Path(tempfile.mkdtemp(prefix="tb4-bench-", dir="/dev/shm"))
     volumes = []
     try:
-        volumes.append(Volume(directory / "plain", 27000, False))
-        volumes.append(Volume(directory / "encrypted", 27003, True))
+        volumes.append(Volume(directory / "plain", False))
+        volumes.append(Volume(directory / "encrypted", True))
         medians = measure(volumes, clients, rows, options.rounds, options.seconds)
         print_table(clients, rows, medians)
         print(subprocess.run([SEAL], check=True, capture_output=True, text=True).stdout)
