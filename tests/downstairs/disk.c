@@ -230,14 +230,20 @@ static uint8_t *need_image(struct disk *disk, uint32_t extent_id)
 	return image;
 }
 
+static void put(struct disk *disk, uint32_t extent_id, uint64_t at, const void *bytes, uint64_t size)
+{
+	disk->store->put(disk->store, extent_id, at, bytes, size);
+}
+
 int disk_put_versions(struct disk *disk, uint32_t extent_id, const struct versions *versions)
 {
 	int status = ask_hook(disk, DISK_PUT_VERSIONS, extent_id);
 	if (status < 0)
 		return status;
-	uint8_t *at = need_image(disk, extent_id) + disk->layout.meta;
+	uint8_t bytes[IMAGE_META_SIZE], *at = need_image(disk, extent_id) + disk->layout.meta;
 	remember_tail(disk, &disk->extents[extent_id].versions, at, IMAGE_META_SIZE);
-	image_put_versions(at, versions);
+	image_put_versions(bytes, versions);
+	put(disk, extent_id, disk->layout.meta, bytes, sizeof bytes);
 	return 0;
 }
 
@@ -249,7 +255,7 @@ int disk_put_bitmap(struct disk *disk, uint32_t extent_id, const uint8_t *bitmap
 	uint8_t *at = need_image(disk, extent_id) + disk->layout.bitmap;
 	uint64_t size = disk->layout.meta - disk->layout.bitmap;
 	remember_tail(disk, &disk->extents[extent_id].bitmap, at, size);
-	memcpy(at, bitmap, size);
+	put(disk, extent_id, disk->layout.bitmap, bitmap, size);
 	return 0;
 }
 
@@ -259,9 +265,11 @@ int disk_put_slot(struct disk *disk, uint32_t extent_id, uint64_t block, unsigne
 	int status = ask_hook(disk, DISK_PUT_CONTEXT, extent_id);
 	if (status < 0)
 		return status;
-	uint8_t *image = need_image(disk, extent_id);
+	uint8_t bytes[IMAGE_SLOT_SIZE];
+	need_image(disk, extent_id);
 	remember_slots(disk, extent_id, block);
-	image_put_slot(image + image_slot_at(&disk->layout, block, slot), stored);
+	image_put_slot(bytes, stored);
+	put(disk, extent_id, image_slot_at(&disk->layout, block, slot), bytes, sizeof bytes);
 	return 0;
 }
 
@@ -270,9 +278,9 @@ int disk_put_data(struct disk *disk, uint32_t extent_id, uint64_t block, const v
 	int status = ask_hook(disk, DISK_PUT_DATA, extent_id);
 	if (status < 0)
 		return status;
-	uint8_t *image = need_image(disk, extent_id);
+	need_image(disk, extent_id);
 	remember_data(disk, extent_id, block);
-	memcpy(image + image_data_at(&disk->layout, block), data, disk->layout.block_size);
+	put(disk, extent_id, image_data_at(&disk->layout, block), data, disk->layout.block_size);
 	return 0;
 }
 

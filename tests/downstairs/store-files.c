@@ -20,13 +20,21 @@ struct file_store {
 	uint32_t extent_count;
 	uint64_t image_size;
 	bool really_syncs;
-	uint8_t **images;
+	uint8_t **images; /* to be read */
+	int *descriptors; /* to be written */
 };
 
 static uint8_t *file_image(struct store *store, uint32_t extent_id, bool create)
 {
 	(void)create;
 	return ((struct file_store *)store)->images[extent_id];
+}
+
+static void file_put(struct store *store, uint32_t extent_id, uint64_t at, const void *bytes, uint64_t size)
+{
+	const struct file_store *files = (struct file_store *)store;
+	if (pwrite(files->descriptors[extent_id], bytes, size, (off_t)at) != (ssize_t)size)
+		err(EXIT_STORE, "extent %u", (unsigned)extent_id);
 }
 
 static int file_sync(struct store *store, uint32_t extent_id)
@@ -40,9 +48,12 @@ static int file_sync(struct store *store, uint32_t extent_id)
 static void file_close(struct store *store)
 {
 	struct file_store *files = (struct file_store *)store;
-	for (uint32_t i = 0; i < files->extent_count; i++)
+	for (uint32_t i = 0; i < files->extent_count; i++) {
 		munmap(files->images[i], files->image_size);
+		close(files->descriptors[i]);
+	}
 	free(files->images);
+	free(files->descriptors);
 	free(files);
 }
 
@@ -105,7 +116,7 @@ static void read_definition(const char *directory, struct crucible_region *regio
 		errx(EXIT_STORE, "%s: %s", path, wrong);
 }
 
-static uint8_t *map_extent(const char *path, const struct image_layout *layout, bool read_only)
+static uint8_t *map_extent(const char *path, const struct image_layout *layout, bool read_only, int *descriptor)
 {
 	struct stat status;
 	int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
@@ -117,7 +128,7 @@ static uint8_t *map_extent(const char *path, const struct image_layout *layout, 
 		NULL, layout->size, PROT_READ | (read_only ? 0 : PROT_WRITE), MAP_SHARED, fd, 0);
 	if (image == MAP_FAILED)
 		err(EXIT_STORE, "%s", path);
-	close(fd);
+	*descriptor = fd;
 	if (image_version(image + layout->meta) != IMAGE_VERSION)
 		errx(EXIT_STORE, "%s: of an unknown version", path);
 	return image;
@@ -130,16 +141,17 @@ struct store *store_open(
 	struct image_layout layout = image_layout(region->block_size, region->extent_size);
 	struct file_store *files = zeroed(1, sizeof *files);
 	*files = (struct file_store){
-		.store = { .image = file_image, .sync = file_sync, .close = file_close },
+		.store = { .image = file_image, .put = file_put, .sync = file_sync, .close = file_close },
 		.extent_count = region->extent_count,
 		.image_size = layout.size,
 		.really_syncs = really_syncs,
 		.images = zeroed(region->extent_count, sizeof *files->images),
+		.descriptors = zeroed(region->extent_count, sizeof *files->descriptors),
 	};
 	for (uint32_t i = 0; i < region->extent_count; i++) {
 		char path[PATH_SIZE];
 		extent_path(path, directory, i, false);
-		files->images[i] = map_extent(path, &layout, read_only);
+		files->images[i] = map_extent(path, &layout, read_only, &files->descriptors[i]);
 	}
 	return &files->store;
 }

@@ -20,6 +20,11 @@ static uint8_t *memory_image(struct store *store, uint32_t extent_id, bool creat
 	return memory->images[extent_id];
 }
 
+static void memory_put(struct store *store, uint32_t extent_id, uint64_t at, const void *bytes, uint64_t size)
+{
+	memcpy(((struct memory_store *)store)->images[extent_id] + at, bytes, size);
+}
+
 static int memory_sync(struct store *store, uint32_t extent_id)
 {
 	(void)store;
@@ -39,8 +44,9 @@ static void memory_close(struct store *store)
 struct store *store_in_memory(const struct crucible_region *definition)
 {
 	struct memory_store *memory = zeroed(1, sizeof *memory);
-	memory->store =
-		(struct store){ .image = memory_image, .sync = memory_sync, .close = memory_close };
+	memory->store = (struct store){
+		.image = memory_image, .put = memory_put, .sync = memory_sync, .close = memory_close
+	};
 	memory->extent_count = definition->extent_count;
 	memory->image_size = image_layout(definition->block_size, definition->extent_size).size;
 	memory->images = zeroed(definition->extent_count, sizeof *memory->images);
