@@ -24,6 +24,7 @@ struct tail_shadow {
 
 struct disk_extent {
 	bool has_copy;
+	bool has_lost; /* what a sync that failed should have saved */
 	struct shadow *shadows;
 	struct tail_shadow versions, bitmap;
 };
@@ -304,6 +305,7 @@ int disk_replace(struct disk *disk, uint32_t extent_id, const uint8_t *image)
 	if (status < 0)
 		return status;
 	memcpy(need_image(disk, extent_id), image, disk->layout.size);
+	disk->extents[extent_id].has_lost = false;
 	forget_shadows(&disk->extents[extent_id], true);
 	return disk->store->sync(disk->store, extent_id);
 }
@@ -322,6 +324,7 @@ void disk_power_loss(struct disk *disk, disk_survives *survives, void *context)
 	for (uint32_t id = 0; id < disk->region.extent_count; id++) {
 		struct disk_extent *extent = &disk->extents[id];
 		uint8_t *image = disk->store->image(disk->store, id, false);
+		extent->has_lost = disk_is_hollow(disk, id);
 		for (struct shadow *shadow = extent->shadows; shadow; shadow = shadow->next) {
 			if (shadow->has_slots && !survives(context, id, shadow->block, PIECE_CONTEXTS)) {
 				for (unsigned slot = 0; slot < IMAGE_SLOTS; slot++)
@@ -367,4 +370,15 @@ size_t disk_unsynced(const struct disk *disk, uint32_t extent_id)
 	for (const struct shadow *shadow = extent->shadows; shadow; shadow = shadow->next)
 		count += (size_t)shadow->has_slots + (size_t)shadow->has_data;
 	return count;
+}
+
+bool disk_is_hollow(const struct disk *disk, uint32_t extent_id)
+{
+	const struct disk_extent *extent = &disk->extents[extent_id];
+	for (const struct shadow *shadow = extent->shadows; shadow; shadow = shadow->next) {
+		if (shadow->is_stuck)
+			return true;
+	}
+	return extent->has_lost || (extent->versions.is_there && extent->versions.is_stuck) ||
+		   (extent->bitmap.is_there && extent->bitmap.is_stuck);
 }

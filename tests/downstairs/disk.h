@@ -78,5 +78,7 @@ void disk_power_loss(struct disk *disk, disk_survives *survives, void *context);
 void disk_damage(struct disk *disk, uint64_t block, enum disk_piece piece);
 /* How many pieces could be lost now. */
 size_t disk_unsynced(const struct disk *disk, uint32_t extent_id);
+/* Is there one that no sync saves any more, because one that failed should have? Or was there, when power was lost? */
+bool disk_is_hollow(const struct disk *disk, uint32_t extent_id);
 
 #endif

@@ -270,3 +270,15 @@ size_t downstairs_pending(const struct downstairs *downstairs)
 	}
 	return count;
 }
+
+bool downstairs_block_is_good(const struct downstairs *downstairs, uint64_t block)
+{
+	struct stored_context stored;
+	uint64_t block_size = disk_region(downstairs->disk)->block_size;
+	const uint8_t *data = region_peek(&downstairs->region, block, &stored);
+	if (!data)
+		return true;
+	if (stored.is_set)
+		return stored.data_hash == image_data_hash(data, block_size);
+	return data[0] == 0 && memcmp(data, data + 1, block_size - 1) == 0;
+}

@@ -89,5 +89,7 @@ void downstairs_retry(struct downstairs *downstairs);
 bool downstairs_is_job(enum crucible_message_type type);
 /* For tests: jobs that wait for dependencies, on all connections. */
 size_t downstairs_pending(const struct downstairs *downstairs);
+/* For checkers: does the block's data fit its context? Never written: is it zeros? */
+bool downstairs_block_is_good(const struct downstairs *downstairs, uint64_t block);
 
 #endif

@@ -23,6 +23,7 @@
 	X(SLOT_PHASE_VERSIONS, "slot: versions") \
 	X(SLOT_PHASE_PRESENT, "slot: present") \
 	X(SLOT_PHASE_MENDING, "slot: mending") \
+	X(SLOT_PHASE_REPAIR, "slot: repair") \
 	X(SLOT_PHASE_REPLAY, "slot: replay") \
 	X(SLOT_PHASE_JOINING, "slot: joining") \
 	X(SLOT_PHASE_COUNTED, "slot: counted") \
@@ -38,6 +39,13 @@
 	X(SERVED_BY_TWO, "starts that served with two slots") \
 	X(REPLAYS, "replays begun while serving") \
 	X(MENDS, "mends begun") \
+	X(MENDS_FROM_ONE, "mends of everything from one source") \
+	X(RESUMED_FROM_ONE, "resumptions that copy their one slot onto another") \
+	X(REPAIRS, "live repairs begun") \
+	X(REPAIRS_OF_NAMED, "live repairs of a slot that the record names") \
+	X(REPAIRS_DONE, "live repairs finished") \
+	X(LIES_STORED, "records that say that a slot needs a full copy") \
+	X(LIES_AT_START, "starts that know of it from the record alone") \
 	X(EXTENT_REPAIRS, "extents fetched") \
 	X(FAILED_FETCHES, "fetches that failed") \
 	X(JOINS, "records stored with a slot more") \
@@ -61,6 +69,8 @@
 	X(WIPES_FRESH, "regions wiped, fresh UUID") \
 	X(SYNC_ERRORS, "syncs that failed once") \
 	X(GATEWAY_KILLS, "gateways killed") \
+	X(GATEWAY_KILLS_WITHIN, "gateways killed within a call into the core") \
+	X(GATEWAY_KILLS_REPAIRING, "gateways killed during a live repair") \
 	X(GATEWAY_KILLS_ACTIVATING, "gateways killed while activating") \
 	X(GATEWAY_PAUSES, "gateways stopped") \
 	X(GATEWAY_WAKES, "gateways woken") \
@@ -73,10 +83,12 @@
 	X(FENCES_SUPERSEDED, "gateways fenced by a downstairs or a version") \
 	X(STALE_PROMOTIONS, "promotions of a superseded generation") \
 	X(OUT_OF_MEMORY, "allocations refused") \
-	X(TORN, "reads that failed, torn by a loss of power inside a flush") \
+	X(TORN, "reads that failed, torn on every copy by losses of power") \
+	X(TORN_COPIES, "blocks torn on one copy that nothing showed") \
 	X(CUTS, "networks cut between a host and a sled") \
-	X(VOID, "violations void: a hollow flush was trusted after a takeover (open)") \
-	X(UNSERVED, "seeds that ended without copies enough (wipes, failed syncs)") \
+	X(HOLLOW_TRUSTED, "starts that trusted a hollow flush that nobody was told of") \
+	X(VOID, "violations void: such a start") \
+	X(UNSERVED, "seeds that ended with two copies lost or damaged, or without the first extent") \
 	X(TRACE_A, "trace a: flush's ack lost, replay over overlapping writes") \
 	X(TRACE_B, "trace b: gateway killed during a replay") \
 	X(TRACE_C, "trace c: a write on one slot only, start without it, start with it") \
@@ -84,7 +96,7 @@
 	X(TRACE_E, "trace e: old owner in first after a restart of the sleds") \
 	X(TRACE_F, "trace f: start with two slots wiped") \
 	X(TRACE_G, "trace g: one slot away, a second dies with writes open") \
-	X(TRACE_H, "trace h: limited flush to a slot in repair (no live repair yet)") \
+	X(TRACE_H, "trace h: limited flush to a slot in repair") \
 	X(TRACE_I, "trace i: healing (not yet)") \
 	X(TRACE_J, "trace j: killed with a read waiting for a write") \
 	X(TRACE_K, "trace k: flush's ack lost, replay, then leaves, then a write") \

@@ -29,6 +29,22 @@ static void set_oldest(struct world *world)
 	checker_set_oldest(world->checker, oldest);
 }
 
+/* kill -9 within a call: what the core does from then on is not seen by anybody, and the history stays as it was. */
+bool gateway_lives(struct gateway *gateway)
+{
+	if (gateway->is_dead || gateway->kill_in == 0)
+		return !gateway->is_dead;
+	if (--gateway->kill_in > 0)
+		return true;
+	struct world *world = gateway->world;
+	gateway->is_dead = true;
+	gateway->area_then = malloc(world->area_size);
+	memcpy(gateway->area_then, gateway->host->area, world->area_size);
+	trace(world, "host %u: the gateway is killed within a call", gateway->host->index);
+	cover(COVER_GATEWAY_KILLS_WITHIN);
+	return false;
+}
+
 /* What the core wants */
 
 static void *allocate(void *context, size_t size)
@@ -52,6 +68,8 @@ static void release(void *context, void *memory)
 static void start_connect(void *context, unsigned slot)
 {
 	struct gateway *gateway = context;
+	if (!gateway_lives(gateway))
+		return;
 	if (gateway->connections[slot])
 		violation(gateway->world, "the core connects slot %u twice", slot);
 	else
@@ -70,6 +88,8 @@ static void disconnect(void *context, unsigned slot)
 static void send_message(void *context, unsigned slot, const struct crucible_message *message)
 {
 	struct gateway *gateway = context;
+	if (!gateway_lives(gateway))
+		return;
 	if (!gateway->connections[slot])
 		violation(gateway->world, "the core sends %s to slot %u, which has no connection",
 			crucible_message_name(message->type), slot);
@@ -79,7 +99,8 @@ static void send_message(void *context, unsigned slot, const struct crucible_mes
 
 static void store_record(void *context, const struct upstairs_record *record)
 {
-	store_begin(context, record);
+	if (gateway_lives(context))
+		store_begin(context, record);
 }
 
 /* Of plain blocks; one for all worlds. */
@@ -149,6 +170,8 @@ static void check_answer(struct gateway *gateway, struct guest_request *request)
 		return;
 	}
 	for (uint64_t i = 0; i < core->count && !wrong; i++) {
+		struct lone_write *lone = &world->lone[core->start + i];
+		*(core->operation == UPSTAIRS_READ ? &lone->was_read : &lone->was_written) = true;
 		wrong = core->operation == UPSTAIRS_READ
 			? checker_read(world->checker, core->start + i, request->ids[i], request->begin, world->event)
 			: checker_written(world->checker, core->start + i, request->ids[i], world->event);
@@ -159,12 +182,31 @@ static void check_answer(struct gateway *gateway, struct guest_request *request)
 		check_copies(world, request);
 }
 
+/* Is there a block among those that were read which no copy in sync has? */
+static bool is_torn_everywhere(const struct world *world, const struct upstairs_request *core)
+{
+	for (uint64_t i = 0; i < core->count; i++) {
+		unsigned good = 0;
+		for (unsigned k = 0; k < SLEDS; k++) {
+			const struct sled *sled = &world->sleds[k];
+			good += world->stored.record.in_sync[k] && sled->downstairs && sled_block_is_good(sled, core->start + i);
+		}
+		if (good == 0)
+			return true;
+	}
+	return false;
+}
+
 static void complete(void *context, struct upstairs_request *core, int error)
 {
 	struct gateway *gateway = context;
 	struct world *world = gateway->world;
 	struct guest_request *request = core->user;
 	static const char *const names[] = { "read", "write", "flush" };
+	if (!gateway_lives(gateway)) {
+		fail_request(gateway, request);
+		return;
+	}
 	trace(world, "host %u: %s of block %llu count %llu id %llu: %s", gateway->host->index, names[core->operation],
 		(unsigned long long)core->start, (unsigned long long)core->count,
 		(unsigned long long)(core->operation == UPSTAIRS_FLUSH ? 0 : request->ids[0]), error ? "fails" : "done");
@@ -172,7 +214,7 @@ static void complete(void *context, struct upstairs_request *core, int error)
 		check_answer(gateway, request);
 	else if (upstairs_state(gateway->upstairs) >= UPSTAIRS_REFUSED)
 		cover(COVER_FAILED_REQUESTS);
-	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn)
+	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn && is_torn_everywhere(world, core))
 		cover(COVER_TORN);
 	else if (error != -ENOMEM)
 		violation(world, "a request fails with %d", error);
@@ -186,18 +228,65 @@ static void report(void *context, unsigned slot, const char *text)
 	trace(gateway->world, "host %u: slot %u: %s", gateway->host->index, slot, text);
 }
 
-/* Is there a copy that says that it is flushed, and is not? A sync failed, or the process was killed inside a flush. A
- * start by the versions alone trusts it: open in the design. */
-static bool has_hollow_copy(const struct world *world)
+static bool is_counted(const struct gateway *gateway, unsigned slot)
 {
+	return gateway->upstairs->slots[slot].phase == SLOT_COUNTED;
+}
+
+/* What no start can know from the versions that it reads (design 6.13): a flush that failed on a sled, whose report
+ * was lost with the host that it was sent to; and blocks that losses of power have torn on every source, or behind
+ * the back of the versions (the process was killed between setting the dirty flag and its sync). */
+static void look_at_copies(struct gateway *gateway)
+{
+	struct world *world = gateway->world;
+	bool are_all_torn = true;
 	for (unsigned i = 0; i < SLEDS; i++) {
-		const struct disk *disk = world->sleds[i].disk;
-		for (uint32_t extent = 0; extent < world->region.extent_count; extent++) {
-			if (disk_unsynced(disk, extent) > 0 && !disk_versions(disk, extent).dirty)
-				return true;
+		struct sled *sled = &world->sleds[i];
+		if (!is_counted(gateway, i) || !sled->downstairs)
+			continue;
+		if (sled_is_hollow(sled)) {
+			cover(COVER_HOLLOW_TRUSTED);
+			world->is_void = true;
 		}
+		for (uint64_t block = 0; block < world->blocks; block++) {
+			uint32_t extent = (uint32_t)(block / world->region.extent_size);
+			if (!sled_block_is_good(sled, block) && disk_versions(sled->disk, extent).generation < gateway->generation) {
+				cover(COVER_TORN_COPIES);
+				world->was_torn = true;
+			}
+		}
+		are_all_torn = are_all_torn && sled->is_torn;
+		sled->is_torn = false;
 	}
-	return false;
+	world->was_torn = world->was_torn || are_all_torn;
+}
+
+/* Traces c and d: a write that one disk has alone, a start without that, and then one with it. */
+static void look_at_lone_writes(struct gateway *gateway)
+{
+	struct world *world = gateway->world;
+	for (uint64_t block = 0; block < world->blocks; block++) {
+		struct lone_write *lone = &world->lone[block];
+		uint64_t newest = 0;
+		unsigned holders = 0;
+		if (lone->is_there && is_counted(gateway, lone->sled)) {
+			if (lone->was_written)
+				cover(COVER_TRACE_C);
+			if (lone->was_read)
+				cover(COVER_TRACE_D);
+			lone->is_there = false;
+		}
+		for (unsigned i = 0; i < SLEDS && !lone->is_there; i++) {
+			uint64_t value = sled_block(&world->sleds[i], block);
+			if (value > newest) {
+				newest = value;
+				holders = 0;
+				*lone = (struct lone_write){ .sled = i };
+			}
+			holders += value == newest;
+		}
+		lone->is_there = lone->is_there || (holders == 1 && newest > 0 && !is_counted(gateway, lone->sled));
+	}
 }
 
 static void first_service(struct gateway *gateway)
@@ -211,11 +300,13 @@ static void first_service(struct gateway *gateway)
 		return;
 	}
 	gateway->has_served = host->has_served = true;
+	gateway->reads_left = world->blocks;
 	world->served_generation = gateway->generation;
 	if (may_lose)
 		cover(COVER_POWER_LOSSES_EXCUSED);
-	world->is_void = world->is_void || (may_lose && world->may_lack_copies && has_hollow_copy(world));
-	world->was_torn = world->was_torn || (may_lose && world->is_torn);
+	if (may_lose)
+		look_at_copies(gateway);
+	look_at_lone_writes(gateway);
 	checker_takeover(world->checker, gateway->process, may_lose, world->event);
 	cover(gateway->resumed ? COVER_RESUMPTIONS : COVER_ACTIVATIONS);
 	if (core_counted(gateway->upstairs) == 2)
@@ -226,6 +317,8 @@ static void changed(void *context)
 {
 	struct gateway *gateway = context;
 	enum upstairs_state state = upstairs_state(gateway->upstairs);
+	if (!gateway_lives(gateway))
+		return;
 	static const char *const names[] = { "idle", "activating", "serving", "paused", "deactivating", "released",
 		"refused", "fenced" };
 	cover(COVER_STATE_IDLE + (enum coverage)state);
@@ -314,6 +407,10 @@ static void start(struct host *host, struct world *world, bool resumes)
 	struct crucible_uuid key = key_of(host->claim);
 	const char *wrong = "";
 	*gateway = (struct gateway){ .world = world, .host = host };
+	for (unsigned i = 0; i < SLEDS; i++) {
+		if (world->stored.record.full_copy[i])
+			cover(COVER_LIES_AT_START);
+	}
 	struct history_memory memory = history_memory(host);
 	int status = resumes ? history_open(&gateway->history, &memory, &key, &wrong) : -ENOENT;
 	if (status == -EBADMSG)
@@ -405,11 +502,18 @@ void gateway_kill(struct gateway *gateway)
 			if (upstairs->slots[i].phase == SLOT_REPLAY)
 				cover(COVER_TRACE_B);
 		}
+		if (upstairs->repair)
+			cover(COVER_GATEWAY_KILLS_REPAIRING);
 		if (!list_empty(&upstairs->held_reads))
 			cover(COVER_TRACE_J);
 	}
 	store_gateway_died(gateway);
+	gateway->kill_in = 0;
 	upstairs_close(upstairs);
+	if (gateway->area_then)
+		memcpy(gateway->host->area, gateway->area_then, gateway->world->area_size);
+	free(gateway->area_then);
+	gateway->area_then = NULL;
 	for (unsigned i = 0; i < SLEDS; i++) {
 		if (gateway->connections[i]) {
 			violation(gateway->world, "the core keeps the connection of slot %u at its end", i);
@@ -507,6 +611,10 @@ static void look_at_slots(struct gateway *gateway)
 		cover(COVER_SLOT_PHASE_ABSENT + (enum coverage)phase);
 		if (phase == SLOT_REPLAY && upstairs->state != UPSTAIRS_ACTIVATING)
 			cover(COVER_REPLAYS);
+		if (phase == SLOT_REPAIR && upstairs->slots[i].is_named)
+			cover(COVER_REPAIRS_OF_NAMED);
+		if (phase == SLOT_JOINING && gateway->phases[i] == SLOT_REPAIR)
+			cover(COVER_REPAIRS_DONE);
 		struct sled *sled = &gateway->world->sleds[i];
 		if (phase == SLOT_REPLAY && sled->flush_ack_lost) {
 			cover(COVER_TRACE_A);
@@ -522,14 +630,22 @@ static void look_at_slots(struct gateway *gateway)
 		}
 		gateway->phases[i] = phase;
 	}
-	bool mends = upstairs->mend;
-	if (mends && !gateway->was_mending)
+	bool mends = upstairs->mend, repairs = upstairs->repair;
+	if (mends && !gateway->was_mending) {
 		cover(COVER_MENDS);
+		if (mend_has_one_source(upstairs))
+			cover(upstairs->resumes ? COVER_RESUMED_FROM_ONE : COVER_MENDS_FROM_ONE);
+	}
 	gateway->was_mending = mends;
+	if (repairs && !gateway->was_repairing)
+		cover(COVER_REPAIRS);
+	gateway->was_repairing = repairs;
 }
 
 void gateway_check(struct gateway *gateway)
 {
+	if (gateway->upstairs && gateway->is_dead)
+		gateway_kill(gateway);
 	if (gateway->upstairs)
 		look_at_slots(gateway);
 }

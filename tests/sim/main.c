@@ -3,7 +3,8 @@
  *   tb4-sim --seeds FROM COUNT [--verbose]   runs COUNT seeds; prints what was covered
  *   tb4-sim --seed N [--verbose]             runs one seed, with --verbose a line per event
  *
- *   tb4-sim --trace LETTER [--verbose]       runs a trace of design section 6
+ *   tb4-sim --trace NAME [--verbose]         runs a trace: a letter of design section 6, or another one
+ *   tb4-sim --traces                         prints their names
  *
  * Exit status 1 and the command that replays it at the first violation.
  */
@@ -40,7 +41,7 @@ static bool run(uint64_t seed, bool is_verbose)
 static int usage(void)
 {
 	fprintf(stderr, "usage: tb4-sim --seeds FROM COUNT [--verbose]\n       tb4-sim --seed N [--verbose]\n"
-					"       tb4-sim --trace LETTER [--verbose]\n");
+					"       tb4-sim --trace NAME [--verbose]\n       tb4-sim --traces\n");
 	return 64;
 }
 
@@ -60,6 +61,9 @@ int main(int argc, char **argv)
 			has_table = false;
 		} else if (strcmp(argv[i], "--trace") == 0 && i + 1 < argc) {
 			trace_name = argv[++i];
+		} else if (strcmp(argv[i], "--traces") == 0) {
+			traces_list();
+			return 0;
 		} else if (strcmp(argv[i], "--verbose") == 0) {
 			is_verbose = true;
 		} else if (strcmp(argv[i], "--keep-going") == 0) {

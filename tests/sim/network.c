@@ -67,6 +67,9 @@ void network_free(struct connection *connection)
 	cut(connection, &connection->up, 0);
 	cut(connection, &connection->down, 0);
 	connection->is_used = false;
+	struct world *world = connection->world;
+	while (world->connections_end > 0 && !world->connections[world->connections_end - 1].is_used)
+		world->connections_end--;
 }
 
 static void free_if_over(struct connection *connection)
@@ -83,8 +86,10 @@ struct connection *network_connect(struct gateway *gateway, unsigned slot)
 		if (connection->is_used)
 			continue;
 		*connection = (struct connection){
-			.is_used = true, .world = world, .gateway = gateway, .host = gateway->host->index, .sled = slot, .opened = world->now
+			.is_used = true, .world = world, .gateway = gateway, .host = gateway->host->index, .sled = slot
 		};
+		if (i >= world->connections_end)
+			world->connections_end = i + 1;
 		queue_init(&connection->up);
 		queue_init(&connection->down);
 		return connection;
@@ -147,6 +152,10 @@ void network_send(struct connection *connection, const struct crucible_message *
 		violation(connection->world, "the core sends what cannot be encoded");
 		return;
 	}
+	if (connection->gateway_ends)
+		return; /* the link has dropped, and nobody knows yet */
+	if (message->type == CRUCIBLE_FLUSH && message->flush.has_extent_limit)
+		cover(COVER_TRACE_H);
 	struct frame *frame = malloc(sizeof *frame + size);
 	frame->size = size;
 	frame->data = NULL;
@@ -179,8 +188,8 @@ static void server_sends(void *context, void *peer, const void *head, size_t hea
 {
 	struct connection *connection = peer;
 	(void)context;
-	if (!connection->gateway)
-		return;
+	if (!connection->gateway || connection->server_ends)
+		return; /* nobody gets it any more */
 	struct frame *frame = malloc(sizeof *frame + head_size + data_size);
 	frame->size = head_size + data_size;
 	frame->data = NULL;
@@ -228,7 +237,7 @@ const struct downstairs_callbacks network_callbacks = {
 void network_server_died(struct sled *sled, bool silently)
 {
 	struct world *world = sled->world;
-	for (unsigned i = 0; i < CONNECTIONS; i++) {
+	for (unsigned i = 0; i < world->connections_end; i++) {
 		struct connection *connection = &world->connections[i];
 		if (!connection->is_used || connection->sled != sled->index || !connection->is_open || !connection->server)
 			continue;
@@ -248,8 +257,8 @@ void network_answer_connect(struct connection *connection, bool accept)
 	struct gateway *gateway = connection->gateway;
 	struct sled *sled = &connection->world->sleds[connection->sled];
 	gateway_tick(gateway);
-	if (connection->gateway != gateway)
-		return;
+	if (gateway->connections[sled->index] != connection)
+		return; /* given up, and perhaps used for another one already */
 	if (!accept || !sled->downstairs) {
 		cover(COVER_CONNECT_REFUSED);
 		gateway->connections[connection->sled] = NULL;
@@ -291,8 +300,16 @@ static void look_at_promotion(struct connection *connection, const struct frame 
 	const char *wrong;
 	struct world *world = connection->world;
 	if (type_of(frame) != CRUCIBLE_YOU_ARE_NOW_ACTIVE ||
-		crucible_decode(frame->bytes, frame->size, &message, &wrong) < 0 ||
-		message.session.generation >= world->served_generation)
+		crucible_decode(frame->bytes, frame->size, &message, &wrong) < 0)
+		return;
+	for (unsigned i = 0; i < HOSTS; i++) {
+		const struct gateway *gateway = &world->gateways[i];
+		if (gateway->upstairs && gateway->generation > message.session.generation &&
+			upstairs_state(gateway->upstairs) == UPSTAIRS_ACTIVATING &&
+			gateway->phases[connection->sled] >= SLOT_PRESENT && gateway->phases[connection->sled] != SLOT_FAILED)
+			cover(COVER_TRACE_L);
+	}
+	if (message.session.generation >= world->served_generation)
 		return;
 	cover(COVER_STALE_PROMOTIONS);
 	cover(COVER_TRACE_E);

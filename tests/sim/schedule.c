@@ -10,6 +10,7 @@ enum fault {
 	FAULT_SLED_KILL_AT_STEP,
 	FAULT_POWER_LOSS,
 	FAULT_GATEWAY_KILL,
+	FAULT_GATEWAY_KILL_WITHIN,
 	FAULT_GATEWAY_STOP,
 	FAULT_RIVAL,
 	FAULT_HOST_LOSS,
@@ -33,24 +34,28 @@ static const struct {
 	[FAULT_CUT] = { 40, 5 },
 	[FAULT_SLED_KILL] = { 60, 8 },
 	[FAULT_SLED_KILL_AT_STEP] = { 40, 6 },
-	[FAULT_POWER_LOSS] = { 50, 6 },
+	[FAULT_POWER_LOSS] = { 60, 8 },
 	[FAULT_GATEWAY_KILL] = { 60, 7 },
+	[FAULT_GATEWAY_KILL_WITHIN] = { 50, 6 },
 	[FAULT_GATEWAY_STOP] = { 40, 4 },
 	[FAULT_RIVAL] = { 40, 3 },
-	[FAULT_HOST_LOSS] = { 40, 2 },
+	[FAULT_HOST_LOSS] = { 50, 3 },
 	[FAULT_RELEASE] = { 30, 1 },
 	[FAULT_BLACKOUT] = { 25, 2 },
 	[FAULT_RECORD] = { 50, 0 },
 	[FAULT_CONNECT] = { 50, 0 },
 	[FAULT_FETCH] = { 50, 0 },
-	[FAULT_SYNC] = { 6, 3 },
-	[FAULT_WIPE] = { 6, 1 },
+	[FAULT_SYNC] = { 20, 6 },
+	[FAULT_WIPE] = { 20, 4 },
 	[FAULT_MEMORY] = { 8, 8 },
 };
 
 struct schedule {
 	bool may[FAULTS];
-	unsigned fault_permille, guest_weight, write_percent, flush_percent, restart_percent, time_weight;
+	unsigned fault_permille, guest_weight, write_percent, flush_percent, restart_percent, time_weight, record_weight;
+	unsigned look_percent; /* of the requests to a new owner read all blocks, one after another */
+	unsigned parts;
+	unsigned delicate_factor; /* so many more faults while who is in sync is changing */
 	unsigned sled_speed[SLEDS];
 	unsigned hot_blocks; /* most requests go to the first ones */
 };
@@ -61,7 +66,7 @@ static struct connection *pick_connection(struct world *world, bool (*fits)(cons
 {
 	struct connection *found[CONNECTIONS];
 	unsigned count = 0;
-	for (unsigned i = 0; i < CONNECTIONS; i++) {
+	for (unsigned i = 0; i < world->connections_end; i++) {
 		if (fits(&world->connections[i]))
 			found[count++] = &world->connections[i];
 	}
@@ -111,7 +116,7 @@ static void answer_connect(struct world *world, struct connection *connection, b
 
 static struct operation *pick_operation(struct world *world)
 {
-	for (unsigned i = 0; i < OPERATIONS; i++) {
+	for (unsigned i = 0; i < OPERATIONS && !world->holds_records; i++) {
 		struct operation *operation = &world->operations[(i + world->event) % OPERATIONS];
 		if (operation->is_used && (!operation->is_applied || gateway_runs(operation->gateway)))
 			return operation;
@@ -249,11 +254,16 @@ static void gateway_fault(struct world *world, enum fault fault)
 	case FAULT_GATEWAY_KILL:
 		gateway_kill(gateway);
 		break;
+	case FAULT_GATEWAY_KILL_WITHIN:
+		gateway->kill_in = 1 + (unsigned)random_below(world, 40);
+		break;
 	case FAULT_GATEWAY_STOP:
 		if (!gateway->is_stopped) {
 			cover(COVER_GATEWAY_PAUSES);
 			trace(world, "host %u: the gateway is stopped", gateway->host->index);
 			gateway->is_stopped = true;
+			if (gateway == world_owner(world) && chance(world, 30))
+				take_over(world);
 		}
 		break;
 	case FAULT_HOST_LOSS:
@@ -326,16 +336,16 @@ static void strike(struct world *world, enum fault fault)
 		break;
 	case FAULT_SYNC:
 		sled->sync_fails = true;
-		world->may_lack_copies = true;
 		break;
 	case FAULT_WIPE:
-		if (world->wipes < 2 && chance(world, 30))
-			sled_wipe(sled, chance(world, 30));
+		if (sled_may_be_damaged(sled))
+			sled_wipe(sled, chance(world, 10));
 		break;
 	case FAULT_MEMORY:
 		world->allocations_until_failure = 1 + (int)random_below(world, 30);
 		break;
 	case FAULT_GATEWAY_KILL:
+	case FAULT_GATEWAY_KILL_WITHIN:
 	case FAULT_GATEWAY_STOP:
 	case FAULT_HOST_LOSS:
 	case FAULT_RELEASE:
@@ -353,7 +363,7 @@ static void strike(struct world *world, enum fault fault)
 static void repair_world(struct world *world, unsigned percent)
 {
 	for (unsigned i = 0; i < SLEDS; i++) {
-		if (!world->sleds[i].downstairs && chance(world, percent))
+		if (!world->sleds[i].downstairs && world->sleds[i].down_until <= world->event && chance(world, percent))
 			sled_start(&world->sleds[i]);
 	}
 	for (unsigned i = 0; i < HOSTS; i++) {
@@ -371,8 +381,8 @@ static void repair_world(struct world *world, unsigned percent)
 				gateway->host->has_role = gateway->host->has_served = false;
 		}
 	}
-	struct connection *connection = pick_connection(world, is_stalled);
-	if (connection && chance(world, percent)) {
+	struct connection *connection = chance(world, percent) ? pick_connection(world, is_stalled) : NULL;
+	if (connection) {
 		connection->is_stalled = false;
 		if (connection->is_open && chance(world, 50))
 			network_drop(connection);
@@ -397,6 +407,10 @@ static void guest(struct world *world, const struct schedule *schedule)
 	if (!gateway_runs(gateway) || gateway->request_count >= 6 || gateway->ends_requested ||
 		upstairs_state(gateway->upstairs) >= UPSTAIRS_DEACTIVATING)
 		return;
+	if (gateway->reads_left > 0 && chance(world, schedule->look_percent)) {
+		gateway_submit(gateway, UPSTAIRS_READ, world->blocks - gateway->reads_left--, 1);
+		return;
+	}
 	enum upstairs_operation operation = chance(world, schedule->flush_percent) ? UPSTAIRS_FLUSH
 		: chance(world, schedule->write_percent)                             ? UPSTAIRS_WRITE
 																			   : UPSTAIRS_READ;
@@ -418,7 +432,8 @@ static bool go_on(struct world *world, const struct schedule *schedule)
 	struct connection *connecting = pick_connection(world, is_connecting);
 	struct operation *operation = pick_operation(world);
 	struct sled *fetching = pick_fetch(world);
-	unsigned weights[] = { connection ? 30 : 0, connecting ? 10 : 0, operation ? 4 : 0, fetching ? 6 : 0 };
+	unsigned record_weight = schedule ? schedule->record_weight : 16;
+	unsigned weights[] = { connection ? 120 : 0, connecting ? 40 : 0, operation ? record_weight : 0, fetching ? 24 : 0 };
 	unsigned sum = weights[0] + weights[1] + weights[2] + weights[3];
 	if (sum == 0)
 		return false;
@@ -438,16 +453,37 @@ static void draw(struct world *world, struct schedule *schedule)
 {
 	for (unsigned i = 0; i < FAULTS; i++)
 		schedule->may[i] = chance(world, faults[i].percent);
-	static const unsigned rates[] = { 4, 8, 12, 20, 40 };
-	schedule->fault_permille = rates[random_below(world, 5)];
-	schedule->guest_weight = 5 + (unsigned)random_below(world, 30);
+	static const unsigned rates[] = { 3, 6, 9, 12, 20, 40 };
+	schedule->fault_permille = rates[random_below(world, 6)];
+	schedule->guest_weight = 8 + (unsigned)random_below(world, 35);
 	schedule->write_percent = 30 + (unsigned)random_below(world, 60);
 	schedule->flush_percent = (unsigned)random_below(world, 15);
-	schedule->restart_percent = 1 + (unsigned)random_below(world, 6);
+	schedule->restart_percent = 2 + (unsigned)random_below(world, 10);
 	schedule->time_weight = 1 + (unsigned)random_below(world, 12);
+	static const unsigned record_weights[] = { 2, 8, 16, 40 }, factors[] = { 1, 1, 3, 8 };
+	schedule->record_weight = record_weights[random_below(world, 4)];
+	schedule->look_percent = chance(world, 60) ? 70 : 0;
+	schedule->parts = 4 + (unsigned)random_below(world, 6);
+	schedule->delicate_factor = factors[random_below(world, 4)];
 	schedule->hot_blocks = 1 + (unsigned)random_below(world, 3);
 	for (unsigned i = 0; i < SLEDS; i++)
 		schedule->sled_speed[i] = chance(world, 60) ? 8 : 1 + (unsigned)random_below(world, 8);
+}
+
+/* A slot is coming back, or a record is being stored. */
+static bool is_delicate(const struct world *world)
+{
+	for (unsigned i = 0; i < OPERATIONS; i++) {
+		if (world->operations[i].is_used)
+			return true;
+	}
+	for (unsigned i = 0; i < HOSTS * SLEDS; i++) {
+		const struct gateway *gateway = &world->gateways[i / SLEDS];
+		enum slot_phase phase = gateway->phases[i % SLEDS];
+		if (gateway->upstairs && (phase == SLOT_REPAIR || phase == SLOT_REPLAY || phase == SLOT_JOINING))
+			return true;
+	}
+	return false;
 }
 
 static void act(struct world *world, const struct schedule *schedule)
@@ -455,7 +491,10 @@ static void act(struct world *world, const struct schedule *schedule)
 	world->event++;
 	cover(COVER_EVENTS);
 	repair_world(world, schedule->restart_percent);
-	if (random_below(world, 1000) < schedule->fault_permille) {
+	unsigned permille = schedule->fault_permille;
+	if (schedule->delicate_factor > 1 && is_delicate(world))
+		permille *= schedule->delicate_factor;
+	if (random_below(world, 1000) < permille) {
 		unsigned sum = 0, kind = 0;
 		for (unsigned i = 0; i < FAULTS; i++)
 			sum += schedule->may[i] ? faults[i].weight : 0;
@@ -538,12 +577,35 @@ void schedule_compare(struct world *world)
 				continue;
 			if (!first)
 				first = sled;
+			else if (world->was_torn && (!sled_block_is_good(first, block) || !sled_block_is_good(sled, block)))
+				continue;
 			else if (sled_block(first, block) != sled_block(sled, block))
 				violation(world, "block %llu is %llu on sled %u and %llu on sled %u", (unsigned long long)block,
 					(unsigned long long)sled_block(first, block), first->index,
 					(unsigned long long)sled_block(sled, block), sled->index);
 		}
 	}
+}
+
+static unsigned damaged_copies(const struct world *world)
+{
+	unsigned count = 0;
+	for (unsigned i = 0; i < SLEDS; i++)
+		count += sled_is_damaged(&world->sleds[i]);
+	return count;
+}
+
+/* Is there a copy in sync of whose first extent losses of power have left no block? These are small here. */
+static bool is_first_extent_torn(const struct world *world)
+{
+	for (unsigned i = 0; i < SLEDS; i++) {
+		unsigned good = 0;
+		for (uint64_t block = 0; block < world->region.extent_size; block++)
+			good += world->sleds[i].downstairs && sled_block_is_good(&world->sleds[i], block);
+		if (world->stored.record.in_sync[i] && good == 0)
+			return true;
+	}
+	return false;
 }
 
 /* False: it cannot serve, and that is all right, or is a violation now. */
@@ -554,7 +616,7 @@ static bool must_serve(struct world *world, const char *when)
 	if (world->violation[0])
 		return false;
 	struct gateway *owner = world_owner(world);
-	if (world->may_lack_copies || world->was_torn || world->is_torn)
+	if (damaged_copies(world) >= 2 || is_first_extent_torn(world))
 		cover(COVER_UNSERVED);
 	else
 		violation(world, "no progress %s: state %d, slots %d %d %d, reason %s", when,
@@ -564,15 +626,41 @@ static bool must_serve(struct world *world, const char *when)
 	return false;
 }
 
+/* Trace f: two sleds are new ones that have the old names. Nothing may be done to the third. */
+static void wipe_two(struct world *world)
+{
+	if (!world->stored.record.in_sync[0] || !world->stored.record.in_sync[1] || !world->stored.record.in_sync[2])
+		return;
+	const struct sled *kept = &world->sleds[random_below(world, SLEDS)];
+	uint64_t blocks[BLOCKS_MAX];
+	for (uint64_t block = 0; block < world->blocks; block++)
+		blocks[block] = sled_block(kept, block);
+	for (unsigned i = 0; i < SLEDS; i++) {
+		if (i != kept->index)
+			sled_wipe(&world->sleds[i], false);
+	}
+	cover(COVER_TRACE_F);
+	host_claim(&world->hosts[random_below(world, HOSTS)], world);
+	if (schedule_settle(world, serves, 20000))
+		violation(world, "serves though two of three copies are empty");
+	for (uint64_t block = 0; block < world->blocks; block++) {
+		if (sled_block(kept, block) != blocks[block])
+			violation(world, "block %llu of the last copy is overwritten", (unsigned long long)block);
+	}
+}
+
 static void end(struct world *world)
 {
 	world->allocations_until_failure = -1;
 	for (unsigned i = 0; i < SLEDS; i++) {
 		world->sleds[i].kill_in = -1;
 		world->sleds[i].sync_fails = false;
+		world->sleds[i].down_until = 0;
 	}
+	for (unsigned i = 0; i < HOSTS; i++)
+		world->gateways[i].kill_in = 0;
 	struct gateway *owner = world_owner(world);
-	if (owner && owner->ends_requested && !schedule_settle(world, has_released, 300000) && world->may_lack_copies)
+	if (owner && owner->ends_requested && !schedule_settle(world, has_released, 300000) && damaged_copies(world) >= 2)
 		return;
 	if (!must_serve(world, "in a quiet world"))
 		return;
@@ -596,32 +684,51 @@ static void end(struct world *world)
 	if (!must_serve(world, "after a release"))
 		return;
 	read_all(world);
-	if (must_serve(world, "reading after a release"))
-		schedule_compare(world);
+	if (!must_serve(world, "reading after a release"))
+		return;
+	schedule_compare(world);
+	if (!world->violation[0] && chance(world, 3))
+		wipe_two(world);
+}
+
+/* At least three activations in a seed, mostly with another slot away each time. */
+static void start_again(struct world *world, const struct schedule *schedule, unsigned *absent)
+{
+	*absent = (*absent + 1 + (unsigned)random_below(world, 2)) % SLEDS;
+	struct sled *sled = &world->sleds[*absent];
+	if (chance(world, 70)) {
+		sled->down_until = world->event + 20 + random_below(world, 150);
+		if (chance(world, 40))
+			sled_lose_power(sled);
+		else
+			sled_kill(sled);
+	}
+	for (unsigned i = 0; i < SLEDS; i++) {
+		if (schedule->may[FAULT_BLACKOUT] && chance(world, 25))
+			sled_lose_power(&world->sleds[i]);
+	}
+	if (schedule->may[FAULT_HOST_LOSS] && chance(world, 50) && world_owner(world))
+		host_lose(world_owner(world)->host, world);
+	else if (chance(world, 30))
+		take_over(world);
+	else if (world_owner(world))
+		gateway_kill(world_owner(world));
 }
 
 void schedule_run(struct world *world)
 {
 	struct schedule schedule;
+	unsigned absent = (unsigned)random_below(world, SLEDS);
 	cover(COVER_SEEDS);
 	draw(world, &schedule);
 	for (unsigned i = 0; i < SLEDS; i++)
 		world->sleds[i].fails_any_sync = chance(world, 50);
-	uint64_t length = 300 + random_below(world, 900), part = length / 3;
+	uint64_t length = 300 + random_below(world, 900), part = length / schedule.parts;
 	host_claim(&world->hosts[random_below(world, HOSTS)], world);
 	for (uint64_t i = 0; i < length && !world->violation[0]; i++) {
 		act(world, &schedule);
-		/* at least three activations, with other slots each time */
-		if (i % part == part - 1) {
-			if (chance(world, 50))
-				sled_kill(&world->sleds[random_below(world, SLEDS)]);
-			if (chance(world, 20) && world_owner(world))
-				host_lose(world_owner(world)->host, world);
-			else if (chance(world, 30))
-				take_over(world);
-			else if (world_owner(world))
-				gateway_kill(world_owner(world));
-		}
+		if (i % part == part - 1)
+			start_again(world, &schedule, &absent);
 	}
 	if (!world->violation[0])
 		end(world);

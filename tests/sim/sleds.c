@@ -5,7 +5,7 @@
 
 #include "world.h"
 
-enum { REPAIR_PORT = 7810 };
+enum { REPAIR_PORT = 7810, FOREIGN = 1000000000 };
 
 static int disk_step(void *context, enum disk_step step, uint32_t extent_id)
 {
@@ -15,7 +15,7 @@ static int disk_step(void *context, enum disk_step step, uint32_t extent_id)
 		return -ECANCELED;
 	if (sled->kill_in > 0)
 		sled->kill_in--;
-	if (step == DISK_SYNC && sled->sync_fails &&
+	if (step == DISK_SYNC && sled->sync_fails && sled_may_be_damaged(sled) &&
 		(sled->fails_any_sync || !disk_versions(sled->disk, extent_id).dirty)) {
 		sled->sync_fails = false;
 		cover(COVER_SYNC_ERRORS);
@@ -112,7 +112,7 @@ void sled_kill(struct sled *sled)
 struct losing {
 	struct world *world;
 	unsigned percent;
-	bool lost_contexts[64];
+	bool lost_contexts[BLOCKS_MAX];
 	bool lost;
 };
 
@@ -123,11 +123,9 @@ static bool survives(void *context, uint32_t extent_id, uint64_t block, enum dis
 	bool survives = chance(losing->world, losing->percent);
 	if (piece == PIECE_CONTEXTS)
 		losing->lost_contexts[number] = !survives;
-	/* data without its context makes the downstairs refuse to start; mostly they go together */
-	if (piece == PIECE_DATA && losing->lost_contexts[number] && !chance(losing->world, 1))
+	/* data without its context makes the downstairs refuse to start, or is no block; mostly they go together */
+	if (piece == PIECE_DATA && losing->lost_contexts[number] && !chance(losing->world, 5))
 		survives = false;
-	if (piece == PIECE_DATA && losing->lost_contexts[number] && survives)
-		losing->world->is_torn = true;
 	losing->lost = losing->lost || !survives;
 	return survives;
 }
@@ -138,14 +136,36 @@ void sled_lose_power(struct sled *sled)
 	struct losing losing = { .world = world, .percent = (unsigned)random_below(world, 5) * 25 };
 	end_process(sled, chance(world, 50));
 	for (uint32_t i = 0; i < world->region.extent_count; i++)
-		world->is_torn = world->is_torn || (disk_unsynced(sled->disk, i) > 0 && !disk_versions(sled->disk, i).dirty);
+		sled->is_torn = sled->is_torn || disk_unsynced(sled->disk, i) > 0;
 	disk_power_loss(sled->disk, survives, &losing);
 	cover(COVER_POWER_LOSSES);
-	if (losing.lost)
+	if (losing.lost) {
 		cover(COVER_POWER_LOSSES_LOST);
-	checker_power_lost(world->checker, world->event);
+		checker_power_lost(world->checker, world->event);
+	}
 	world->damaged_at = world->event;
 	trace(world, "sled %u: loses power%s", sled->index, losing.lost ? " and data" : "");
+}
+
+/* The region of another volume, in good order, whose numbers are as high as ours. */
+static void fill_with_foreign(struct sled *sled)
+{
+	const struct world *world = sled->world;
+	uint8_t data[BLOCK] = { 0 };
+	struct stored_context stored = { .is_set = true };
+	put_le64(data, FOREIGN);
+	stored.data_hash = stored.context.hash = image_data_hash(data, BLOCK);
+	disk_set_hook(sled->disk, NULL, NULL);
+	for (uint32_t extent = 0; extent < world->region.extent_count; extent++) {
+		for (uint64_t block = 0; block < world->region.extent_size; block++) {
+			disk_put_slot(sled->disk, extent, block, 0, &stored);
+			disk_put_data(sled->disk, extent, block, data);
+		}
+		struct versions versions = { .generation = world->stored.record.stamped, .flush_number = 1000000 };
+		disk_put_versions(sled->disk, extent, &versions);
+		disk_sync(sled->disk, extent);
+	}
+	disk_set_hook(sled->disk, disk_step, sled);
 }
 
 void sled_wipe(struct sled *sled, bool fresh_uuid)
@@ -155,12 +175,11 @@ void sled_wipe(struct sled *sled, bool fresh_uuid)
 	if (fresh_uuid)
 		new_uuid(sled);
 	new_disk(sled);
+	if (fresh_uuid && chance(world, 50))
+		fill_with_foreign(sled);
 	cover(fresh_uuid ? COVER_WIPES_FRESH : COVER_WIPES_SAME);
-	checker_power_lost(world->checker, world->event);
 	world->damaged_at = world->event;
-	world->may_lack_copies = true;
-	world->wipes++;
-	sled->was_wiped = true;
+	sled->is_torn = false;
 	trace(world, "sled %u: region wiped, %s UUID", sled->index, fresh_uuid ? "fresh" : "same");
 }
 
@@ -216,4 +235,49 @@ uint64_t sled_block(const struct sled *sled, uint64_t block)
 	const struct image_layout *layout = disk_layout(sled->disk);
 	const uint8_t *image = disk_image(sled->disk, (uint32_t)(block / layout->blocks));
 	return image ? get_le64(image + image_data_at(layout, block % layout->blocks)) : 0;
+}
+
+bool sled_block_is_good(const struct sled *sled, uint64_t block)
+{
+	return downstairs_block_is_good(sled->downstairs, block);
+}
+
+bool sled_is_hollow(const struct sled *sled)
+{
+	for (uint32_t extent = 0; extent < sled->world->region.extent_count; extent++) {
+		if (disk_is_hollow(sled->disk, extent))
+			return true;
+	}
+	return false;
+}
+
+bool sled_is_damaged(const struct sled *sled)
+{
+	static const struct crucible_uuid none;
+	const struct upstairs_record *record = &sled->world->stored.record;
+	const struct crucible_uuid *known = &record->regions[sled->index];
+	uint64_t shown = 0;
+	for (uint32_t extent = 0; extent < sled->world->region.extent_count; extent++) {
+		uint64_t generation = disk_versions(sled->disk, extent).generation;
+		if (generation > shown)
+			shown = generation;
+	}
+	return (memcmp(known, &none, sizeof none) != 0 && memcmp(known, &sled->uuid, sizeof none) != 0) ||
+		(record->in_sync[sled->index] && shown < record->stamped) || record->full_copy[sled->index] ||
+		sled_is_hollow(sled);
+}
+
+bool sled_may_be_damaged(const struct sled *sled)
+{
+	const struct world *world = sled->world;
+	for (unsigned i = 0; i < OPERATIONS; i++) {
+		if (world->operations[i].is_used)
+			return false; /* who is in sync may be changing */
+	}
+	for (unsigned i = 0; i < SLEDS; i++) {
+		const struct sled *other = &world->sleds[i];
+		if (other != sled && (!world->stored.record.in_sync[i] || sled_is_damaged(other)))
+			return false;
+	}
+	return true;
 }

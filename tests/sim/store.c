@@ -17,8 +17,9 @@ void store_begin(struct gateway *gateway, const struct upstairs_record *record)
 			.seq = gateway->seq,
 			.record = *record,
 		};
-		trace(world, "host %u: stores in sync %d%d%d stamped %llu%s", gateway->host->index, record->in_sync[0],
-			record->in_sync[1], record->in_sync[2], (unsigned long long)record->stamped,
+		trace(world, "host %u: stores in sync %d%d%d full copy %d%d%d stamped %llu%s", gateway->host->index,
+			record->in_sync[0], record->in_sync[1], record->in_sync[2], record->full_copy[0], record->full_copy[1],
+			record->full_copy[2], (unsigned long long)record->stamped,
 			record->released ? " released" : "");
 		return;
 	}
@@ -29,6 +30,7 @@ static bool same_record(const struct upstairs_record *a, const struct upstairs_r
 {
 	return a->exists == b->exists && a->released == b->released && a->stamped == b->stamped &&
 		memcmp(a->in_sync, b->in_sync, sizeof a->in_sync) == 0 &&
+		memcmp(a->full_copy, b->full_copy, sizeof a->full_copy) == 0 &&
 		memcmp(a->regions, b->regions, sizeof a->regions) == 0;
 }
 
@@ -39,6 +41,10 @@ static void count_change(const struct upstairs_record *before, const struct upst
 		difference += after->in_sync[i] - before->in_sync[i];
 	if (before->exists && before->stamped == after->stamped && difference != 0)
 		cover(difference > 0 ? COVER_JOINS : COVER_LEAVES);
+	for (unsigned i = 0; i < SLEDS; i++) {
+		if (after->full_copy[i] && !before->full_copy[i])
+			cover(COVER_LIES_STORED);
+	}
 }
 
 void store_apply(struct operation *operation)

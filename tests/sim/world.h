@@ -17,7 +17,7 @@
 #include "coverage.h"
 #include "engine.h"
 
-enum { SLEDS = UPSTAIRS_SLOTS, HOSTS = 2, BLOCK = 512, REQUEST_BLOCKS = 4, CONNECTIONS = 64, OPERATIONS = 16 };
+enum { SLEDS = UPSTAIRS_SLOTS, HOSTS = 2, BLOCK = 512, REQUEST_BLOCKS = 4, BLOCKS_MAX = 64, CONNECTIONS = 64, OPERATIONS = 16 };
 
 struct frame {
 	struct frame *next;
@@ -45,9 +45,6 @@ struct connection {
 	bool gateway_ends, server_ends;       /* behind what is queued */
 	bool is_stalled;                      /* nothing gets through, and nobody is told */
 	struct queue up, down;
-	uint64_t opened; /* ms */
-	/* for coverage */
-	bool replays;
 };
 
 struct sled {
@@ -59,14 +56,14 @@ struct sled {
 	int kill_in; /* steps of the disk; negative: no */
 	bool sync_fails;
 	bool fails_any_sync;
+	uint64_t down_until; /* event: it is not started before */
+	bool is_torn; /* power was lost while something was written */
 	/* a fetch that its downstairs waits for */
 	bool is_fetching;
 	unsigned source;
 	uint32_t extent;
 	uint8_t *image; /* NULL: not copied yet */
 	/* for coverage */
-	bool was_wiped;
-	uint64_t wiped_at;
 	bool flush_ack_lost, replayed_after_loss;
 };
 
@@ -111,6 +108,10 @@ struct gateway {
 	struct upstairs *upstairs; /* NULL: not running */
 	struct history history;
 	bool is_stopped; /* SIGSTOP */
+	/* kill -9 within a call into the core: before its n-th step that others see; 0: no */
+	unsigned kill_in;
+	bool is_dead;
+	void *area_then; /* the history as it was */
 	bool resumed, has_served, wants_end;
 	uint64_t generation, process;
 	uint64_t claim, seq;
@@ -118,9 +119,16 @@ struct gateway {
 	struct guest_request *requests;
 	unsigned request_count;
 	bool ends_requested; /* deactivate */
+	uint64_t reads_left; /* blocks from the end on that a new owner's guest has not read yet */
 	/* for coverage */
 	enum slot_phase phases[SLEDS];
-	bool was_mending;
+	bool was_mending, was_repairing;
+};
+
+/* The newest write of a block is on one disk only, and a gateway serves without that (traces c and d). */
+struct lone_write {
+	bool is_there, was_written, was_read;
+	unsigned sled;
 };
 
 struct world {
@@ -133,23 +141,22 @@ struct world {
 	size_t area_size;
 	struct sled sleds[SLEDS];
 	struct connection connections[CONNECTIONS];
+	unsigned connections_end; /* none behind this is used */
 	struct stored_record stored;
 	struct operation operations[OPERATIONS];
+	bool holds_records; /* no store goes on by itself */
 	struct host hosts[HOSTS];
 	struct gateway gateways[HOSTS];
 	struct checker *checker;
 	uint64_t last_id, processes;
 	uint64_t served_generation; /* the highest that served */
 	uint64_t damaged_at;        /* event of the last loss of power or wipe */
-	bool may_lack_copies;       /* wipes, failed syncs: what only a live repair brings back */
-	bool is_torn, was_torn;     /* power was lost inside a flush; and then a start had to trust its stamp */
-	bool is_void;               /* a start trusted a copy whose flush was hollow: open in the design */
+	bool was_torn;              /* a start had no source that no loss of power had torn */
+	bool is_void;               /* a start trusted a copy whose flush was hollow, and that nobody was told of */
 	bool is_cut[HOSTS][SLEDS];  /* no link between these */
-	unsigned wipes;
 	int allocations_until_failure; /* negative: none fails */
 	char violation[400];
-	/* for coverage */
-	bool is_lone[64]; /* by block: the newest write is on one disk only */
+	struct lone_write lone[BLOCKS_MAX]; /* for coverage */
 };
 
 /* world.c */
@@ -173,6 +180,15 @@ void sled_fetch(struct sled *sled, bool fails);
 /* After each call into a downstairs. */
 void sled_check(struct sled *sled);
 uint64_t sled_block(const struct sled *sled, uint64_t block);
+/* Does its data fit its context? Of a downstairs that runs. */
+bool sled_block_is_good(const struct sled *sled, uint64_t block);
+/* Is there something on its disk that a sync did not save, and none will? */
+bool sled_is_hollow(const struct sled *sled);
+/* Is it no copy, though the record says so: another region, or wiped, or hollow, or one that needs a full copy? */
+bool sled_is_damaged(const struct sled *sled);
+/* May its copy be damaged? At most one copy is at a time, and the others must be in sync: the simulator breaks no
+ * promise of its own. */
+bool sled_may_be_damaged(const struct sled *sled);
 
 /* network.c */
 void queue_init(struct queue *queue);
@@ -211,6 +227,8 @@ void host_lose(struct host *host, struct world *world);
 struct gateway *gateway_of(struct world *world, const struct host *host);
 void gateway_kill(struct gateway *gateway);
 void gateway_tick(struct gateway *gateway);
+/* The core has done something that others see. False if the gateway was killed before. */
+bool gateway_lives(struct gateway *gateway);
 void gateway_deactivate(struct gateway *gateway);
 void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count);
 /* After each call into the core. */
@@ -229,8 +247,10 @@ void schedule_compare(struct world *world);
 /* One event. */
 bool schedule_step(struct world *world);
 
-/* traces.c: the traces of design section 6, by letter. Returns 0, 1 after a violation, 77 if the core cannot do it yet, 64
- * if there is no such trace. */
+/* traces.c: the traces of design section 6, by letter, and others by name. Returns 0, 1 after a violation, 64 if there is
+ * no such trace. */
 int traces_run(const char *name, bool is_verbose);
+/* Prints the names. */
+void traces_list(void);
 
 #endif

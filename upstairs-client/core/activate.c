@@ -58,16 +58,13 @@ static void fence_begin(struct upstairs *upstairs)
 	recovery_begin(upstairs);
 	upstairs->fence = FENCE_READ;
 	upstairs->fence_block = 0;
+	upstairs->fence_is_unwritten = false;
 	fence_ask(upstairs);
 }
 
-/* The block is damaged there: on another slot it is not, or another block of the extent is good. */
-static void fence_ask_on(struct upstairs *upstairs, unsigned index)
+/* The block is damaged on every slot: another one of the extent may be good. */
+static void fence_next_block(struct upstairs *upstairs)
 {
-	if (upstairs->fence_block == 0)
-		core_report(upstairs, index, "block 0 is damaged");
-	if (fence_ask(upstairs))
-		return;
 	memset(upstairs->fence_asked, 0, sizeof upstairs->fence_asked);
 	if (++upstairs->fence_block == upstairs->region.extent_size)
 		core_refuse(upstairs, "no block of the first extent can be read: all are damaged, or the key is another one");
@@ -84,24 +81,18 @@ static struct history_entry *fence_entry(struct upstairs *upstairs)
 	return entry ? entry : block_entry(upstairs, upstairs->fence_block);
 }
 
-void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
-	const struct crucible_message *message)
+/* NULL: zeros. */
+static void fence_write(struct upstairs *upstairs, unsigned index, const struct read_block *block)
 {
-	struct read_blocks blocks;
-	struct read_block block;
-	job_free(upstairs, job);
-	if (message)
-		blocks = blocks_of(message);
-	if (!message || !block_next(upstairs, &blocks, &block) || !block_is_good(upstairs, &block)) {
-		fence_ask_on(upstairs, index);
-		return;
-	}
 	struct history_entry *entry = fence_entry(upstairs);
 	if (!entry) {
 		slot_drop_for(upstairs, index, UPSTAIRS_TROUBLE_MEMORY, "out of memory");
 		return;
 	}
-	block_fill(upstairs, entry, &block);
+	if (block)
+		block_fill(upstairs, entry, block);
+	else
+		block_fill_zeros(upstairs, entry);
 	upstairs->fence = FENCE_WRITE;
 	struct job *write = jobs_write(upstairs, entry, NULL);
 	struct job *flush = write ? jobs_flush(upstairs, NULL) : NULL;
@@ -111,6 +102,34 @@ void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned 
 	}
 	flush->is_answered = false; /* it stays until the fence is done */
 	upstairs->fence_job = flush->id;
+}
+
+void activate_fence_answer(struct upstairs *upstairs, struct job *job, unsigned index,
+	const struct crucible_message *message)
+{
+	struct read_blocks blocks;
+	struct read_block block = { .data = NULL };
+	job_free(upstairs, job);
+	if (message)
+		blocks = blocks_of(message);
+	if (!message || !block_next(upstairs, &blocks, &block)) {
+		slot_drop(upstairs, index, "answers a read as if it were another one");
+		return;
+	}
+	if (block_is_good(upstairs, &block)) {
+		fence_write(upstairs, index, &block);
+		return;
+	}
+	if (upstairs->fence_block == 0)
+		core_report(upstairs, index, "block 0 is damaged");
+	upstairs->fence_is_unwritten = upstairs->fence_is_unwritten ||
+		(block.context.kind == CRUCIBLE_BLOCK_EMPTY && upstairs->slots[index].versions[0].generation == 0);
+	if (fence_ask(upstairs))
+		return;
+	if (upstairs->fence_is_unwritten)
+		fence_write(upstairs, index, NULL);
+	else
+		fence_next_block(upstairs);
 }
 
 static void fence_advance(struct upstairs *upstairs)
@@ -273,7 +292,8 @@ static bool choose(struct upstairs *upstairs, bool is_source[UPSTAIRS_SLOTS])
 		if (is_old[i])
 			slot_lies(upstairs, i); /* rolled back or wiped: it is no copy, whatever its numbers say */
 	}
-	return true;
+	/* the record first: what is mended onto such a slot would make it look like one before all of it is there */
+	return !core_store_lies(upstairs);
 }
 
 static void begin(struct upstairs *upstairs)

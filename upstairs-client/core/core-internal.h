@@ -192,6 +192,7 @@ struct upstairs {
 	enum fence_step fence;
 	uint64_t fence_job, fence_covers, fence_block;
 	bool fence_asked[UPSTAIRS_SLOTS]; /* for the block */
+	bool fence_is_unwritten;          /* and one of these never flushed it */
 	struct history_entry *spare_entry; /* of one block, beside the history: what rewrites what is there already */
 	bool is_advancing, advance_again;
 };

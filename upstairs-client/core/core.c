@@ -167,8 +167,10 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 	}
 	replace_stored(upstairs);
 	core_advance(upstairs);
-	if (!is_over(upstairs))
+	if (!is_over(upstairs)) {
 		jobs_try_answers(upstairs);
+		jobs_trim(upstairs); /* who is named has a say in it */
+	}
 	zeroes_go_on(upstairs);
 	slot_drop_doomed(upstairs);
 }

@@ -673,15 +673,15 @@ bool jobs_idle(const struct upstairs *upstairs)
 
 /* Keeping the history short */
 
-static void trim(struct upstairs *upstairs)
+/* The first entry that a named slot, or a job, cannot do without. A slot that has lied is copied as a whole. */
+static uint64_t needed_from(const struct upstairs *upstairs)
 {
-	uint64_t needed = history_end(&upstairs->history), wished = needed;
+	uint64_t needed = history_end(&upstairs->history);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
 		uint64_t place = history_slot(&upstairs->history, i)->place;
-		if (upstairs->slots[i].is_named && !upstairs->slots[i].lies && place < needed)
+		if (slot->is_named && !slot->lies && place < needed)
 			needed = place;
-		if (place > 0 && place < wished)
-			wished = place;
 	}
 	/* entries that are still on their way are needed, whoever has them */
 	const struct job *job;
@@ -690,8 +690,17 @@ static void trim(struct upstairs *upstairs)
 		if (job->entry && job->entry->number < needed)
 			needed = job->entry->number;
 	}
-	if (wished > needed)
-		wished = needed;
+	return needed;
+}
+
+static void trim(struct upstairs *upstairs)
+{
+	uint64_t needed = needed_from(upstairs), wished = needed;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		uint64_t place = history_slot(&upstairs->history, i)->place;
+		if (place > 0 && place < wished)
+			wished = place;
+	}
 	/* for slots that are away as much as half the memory holds */
 	history_trim(&upstairs->history, wished);
 	while (history_is_half_full(&upstairs->history) &&
@@ -709,7 +718,7 @@ void jobs_trim(struct upstairs *upstairs)
 bool jobs_make_room(struct upstairs *upstairs)
 {
 	uint64_t begin = history_begin(&upstairs->history);
-	trim(upstairs);
+	history_trim(&upstairs->history, needed_from(upstairs)); /* slots that are away may go without */
 	if (upstairs->flushed_to < history_end(&upstairs->history))
 		jobs_flush_unasked(upstairs);
 	return history_begin(&upstairs->history) > begin;

@@ -7,8 +7,10 @@
  * Before these, the source's copy is looked at, if power may have been lost while it was written: it is dirty, or
  * carries the highest stamp of its slot, and the record was not released.
  *
- *  1. Every block must fit its context. One that does not is written there as another source has it; data without a
- *     context that nobody has otherwise was never flushed, and becomes zeros.
+ *  1. Every block must fit its context. One that does not is written there as another source has it. If none has it,
+ *     it stays as it is, and is an error to whoever reads it; but data without a context in an extent that was never
+ *     flushed becomes the zeros that it was before. (In one that was, such data may have replaced what was flushed: its
+ *     context was to go where there was none, and was lost.)
  *  2. Of an extent that shows as flushed a block is rewritten with its own bytes: the process may have been killed
  *     between the stamp and the sync of that flush, and nothing but another write makes it sync the extent again.
  */
@@ -35,7 +37,7 @@ struct mend {
 	/* CHECK, ASK and REWRITE */
 	bool is_source[UPSTAIRS_SLOTS], was_asked[UPSTAIRS_SLOTS];
 	uint64_t job_id, block; /* the first that is not checked yet */
-	bool is_unwritten;      /* it has no context on the source */
+	bool is_unwritten;      /* and was never flushed on the source */
 	bool has_rewritten;
 	struct planned plan[];
 };
@@ -284,7 +286,8 @@ static void take_check(struct upstairs *upstairs, const struct crucible_message 
 		if (!block_is_good(upstairs, &block)) {
 			core_report(upstairs, planned->source, "block %llu is damaged: the other copies are asked",
 				(unsigned long long)mend->block);
-			mend->is_unwritten = block.context.kind == CRUCIBLE_BLOCK_EMPTY;
+			mend->is_unwritten = block.context.kind == CRUCIBLE_BLOCK_EMPTY &&
+				upstairs->slots[planned->source].versions[planned->extent].generation == 0;
 			memset(mend->was_asked, 0, sizeof mend->was_asked);
 			mend->was_asked[planned->source] = true;
 			ask_another(upstairs);
