@@ -387,8 +387,6 @@ static void join(struct world *world, bool is_unknown)
 	cut(world, 0, 2, false);
 	until_phase(gateway, 2, SLOT_JOINING);
 	store_all(world);
-	if (is_unknown)
-		forget_store(world);
 	submit(gateway, UPSTAIRS_WRITE, 2);
 	for (unsigned i = 0; i < 2; i++) {
 		execute(gateway, i);
@@ -397,6 +395,8 @@ static void join(struct world *world, bool is_unknown)
 	network_drop_at(gateway->connections[2], 0, 0);
 	cut(world, 0, 2, true);
 	schedule_pass(world, 0);
+	if (is_unknown)
+		forget_store(world);
 	host_lose(gateway->host, world);
 	must(world, world->stored.record.in_sync[2], "the record names slot 2");
 	world->holds_records = false;
@@ -710,6 +710,7 @@ static void trace_wiped_again(struct world *world)
 		flush_done(gateway);
 		sled_wipe(&world->sleds[2], false);
 		schedule_pass(world, 5000);
+		write_done(gateway, world->blocks - 1); /* the history reaches back to here */
 		sled_start(&world->sleds[2]);
 		schedule_pass(world, 20000);
 		must(world, world->stored.record.in_sync[2], "slot 2 is copied");
@@ -727,8 +728,8 @@ static void trace_wiped_and_mended(struct world *world)
 	lose_link(gateway, 2);
 	schedule_pass(world, 5000);
 	must(world, !world->stored.record.in_sync[2], "slot 2 has left");
-	write_done(gateway, 2);
-	write_done(gateway, world->blocks - 1);
+	for (uint64_t block = 0; block < world->blocks; block++)
+		write_done(gateway, block);
 	flush_done(gateway);
 	host_lose(gateway->host, world);
 	sled_wipe(&world->sleds[1], false);
@@ -748,6 +749,7 @@ static void trace_wiped_and_mended(struct world *world)
 	schedule_pass(world, 0);
 	world->holds_records = false;
 	sled_kill(&world->sleds[0]);
+	cut(world, 0, 2, false);
 	gateway = start(world, 0);
 	schedule_pass(world, 20000);
 	if (serves(gateway))
