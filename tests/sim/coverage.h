@@ -85,6 +85,8 @@
 	X(OUT_OF_MEMORY, "allocations refused") \
 	X(TORN, "reads that failed, torn on every copy by losses of power") \
 	X(TORN_COPIES, "blocks torn on one copy that nothing showed") \
+	X(ROT, "blocks that rotted on one copy") \
+	X(HEALS, "blocks being healed when a gateway was looked at") \
 	X(CUTS, "networks cut between a host and a sled") \
 	X(HOLLOW_TRUSTED, "starts that trusted a hollow flush that nobody was told of") \
 	X(VOID, "violations void: such a start") \
@@ -97,7 +99,7 @@
 	X(TRACE_F, "trace f: start with two slots wiped") \
 	X(TRACE_G, "trace g: one slot away, a second dies with writes open") \
 	X(TRACE_H, "trace h: limited flush to a slot in repair") \
-	X(TRACE_I, "trace i: healing (not yet)") \
+	X(TRACE_I, "trace i: write to a block that is being healed") \
 	X(TRACE_J, "trace j: killed with a read waiting for a write") \
 	X(TRACE_K, "trace k: flush's ack lost, replay, then leaves, then a write") \
 	X(TRACE_L, "trace l: restart between versions and fence, old owner in")

@@ -239,7 +239,7 @@ static bool is_counted(const struct gateway *gateway, unsigned slot)
 static void look_at_copies(struct gateway *gateway)
 {
 	struct world *world = gateway->world;
-	bool are_all_torn = true;
+	bool are_all_torn = true, is_one_torn = false;
 	for (unsigned i = 0; i < SLEDS; i++) {
 		struct sled *sled = &world->sleds[i];
 		if (!is_counted(gateway, i) || !sled->downstairs)
@@ -256,9 +256,10 @@ static void look_at_copies(struct gateway *gateway)
 			}
 		}
 		are_all_torn = are_all_torn && sled->is_torn;
+		is_one_torn = is_one_torn || sled->is_torn;
 		sled->is_torn = false;
 	}
-	world->was_torn = world->was_torn || are_all_torn;
+	world->was_torn = world->was_torn || are_all_torn || (gateway->mends_from_one && is_one_torn);
 }
 
 /* Traces c and d: a write that one disk has alone, a start without that, and then one with it. */
@@ -565,6 +566,8 @@ static struct upstairs_request *make_request(struct gateway *gateway, enum upsta
 		if (request->is_open)
 			checker_write(world->checker, start + i, request->ids[i], gateway->process, world->event);
 	}
+	if (operation == UPSTAIRS_WRITE && heal_holds(gateway->upstairs, start, count))
+		cover(COVER_TRACE_I);
 	if (operation == UPSTAIRS_WRITE)
 		integrity_seal(hashes(), request->data, count, request->data, request->contexts);
 	static const char *const names[] = { "reads", "writes", "flushes" };
@@ -633,6 +636,7 @@ static void look_at_slots(struct gateway *gateway)
 	bool mends = upstairs->mend, repairs = upstairs->repair;
 	if (mends && !gateway->was_mending) {
 		cover(COVER_MENDS);
+		gateway->mends_from_one = mend_has_one_source(upstairs);
 		if (mend_has_one_source(upstairs))
 			cover(upstairs->resumes ? COVER_RESUMED_FROM_ONE : COVER_MENDS_FROM_ONE);
 	}
@@ -640,6 +644,8 @@ static void look_at_slots(struct gateway *gateway)
 	if (repairs && !gateway->was_repairing)
 		cover(COVER_REPAIRS);
 	gateway->was_repairing = repairs;
+	if (heal_holds(upstairs, 0, gateway->world->blocks))
+		cover(COVER_HEALS);
 }
 
 void gateway_check(struct gateway *gateway)

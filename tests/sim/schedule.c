@@ -21,6 +21,7 @@ enum fault {
 	FAULT_FETCH,
 	FAULT_SYNC,
 	FAULT_WIPE,
+	FAULT_ROT, /* of a block on one disk */
 	FAULT_MEMORY,
 	FAULTS,
 };
@@ -47,6 +48,7 @@ static const struct {
 	[FAULT_FETCH] = { 50, 0 },
 	[FAULT_SYNC] = { 20, 6 },
 	[FAULT_WIPE] = { 20, 4 },
+	[FAULT_ROT] = { 15, 10 },
 	[FAULT_MEMORY] = { 8, 8 },
 };
 
@@ -341,6 +343,9 @@ static void strike(struct world *world, enum fault fault)
 		if (sled_may_be_damaged(sled))
 			sled_wipe(sled, chance(world, 10));
 		break;
+	case FAULT_ROT:
+		sled_rot(sled, random_below(world, chance(world, 60) ? 3 : world->blocks));
+		break;
 	case FAULT_MEMORY:
 		world->allocations_until_failure = 1 + (int)random_below(world, 30);
 		break;
@@ -410,6 +415,12 @@ static void guest(struct world *world, const struct schedule *schedule)
 	if (gateway->reads_left > 0 && chance(world, schedule->look_percent)) {
 		gateway_submit(gateway, UPSTAIRS_READ, world->blocks - gateway->reads_left--, 1);
 		return;
+	}
+	for (uint64_t block = 0; block < world->blocks; block++) {
+		if (heal_holds(gateway->upstairs, block, 1) && chance(world, 50)) {
+			gateway_submit(gateway, UPSTAIRS_WRITE, block, 1);
+			return;
+		}
 	}
 	enum upstairs_operation operation = chance(world, schedule->flush_percent) ? UPSTAIRS_FLUSH
 		: chance(world, schedule->write_percent)                             ? UPSTAIRS_WRITE

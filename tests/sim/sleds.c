@@ -242,6 +242,25 @@ bool sled_block_is_good(const struct sled *sled, uint64_t block)
 	return downstairs_block_is_good(sled->downstairs, block);
 }
 
+void sled_rot(struct sled *sled, uint64_t block)
+{
+	struct world *world = sled->world;
+	struct versions versions = disk_versions(sled->disk, (uint32_t)(block / world->region.extent_size));
+	unsigned good = 0;
+	for (unsigned i = 0; i < SLEDS; i++) {
+		const struct sled *other = &world->sleds[i];
+		good += other != sled && world->stored.record.in_sync[i] && other->downstairs && sled_block_is_good(other, block);
+	}
+	/* a downstairs would not start again with such a block in a dirty extent */
+	if (good < 2 || versions.dirty || versions.generation == 0)
+		return;
+	disk_damage(sled->disk, block, PIECE_DATA);
+	world->was_torn = true;
+	world->damaged_at = world->event;
+	cover(COVER_ROT);
+	trace(world, "sled %u: block %llu rots", sled->index, (unsigned long long)block);
+}
+
 bool sled_is_hollow(const struct sled *sled)
 {
 	for (uint32_t extent = 0; extent < sled->world->region.extent_count; extent++) {

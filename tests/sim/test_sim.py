@@ -24,6 +24,7 @@ PROOFS = {
     'f': 'no-stamped-check',
     'g': 'one-copy',
     'h': 'repair-flushes-all',
+    'i': 'heal-without-range',
     'j': 'reads-of-open-writes',
     'k': 'any-slot-is-a-source',
     'l': 'activation-goes-on',

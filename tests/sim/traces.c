@@ -292,6 +292,26 @@ static void trace_g(struct world *world)
 	read_back(world, gateway);
 }
 
+/* A block is damaged on slot 0, and is being healed when the guest writes it. */
+static void trace_i(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	uint64_t last = world->blocks - 1;
+	write_done(gateway, last);
+	flush_done(gateway);
+	disk_damage(world->sleds[0].disk, last, PIECE_DATA);
+	for (unsigned i = 0; i < 2000 && !heal_holds(gateway->upstairs, last, 1); i++) {
+		if (gateway->request_count < 3)
+			submit(gateway, UPSTAIRS_READ, last);
+		schedule_step(world);
+	}
+	must(world, heal_holds(gateway->upstairs, last, 1), "the block is being healed");
+	submit(gateway, UPSTAIRS_WRITE, last);
+	schedule_pass(world, 1000);
+	must(world, gateway->request_count == 0, "the write is acknowledged");
+	read_back(world, gateway);
+}
+
 static void trace_j(struct world *world)
 {
 	struct gateway *gateway = start(world, 0);
@@ -768,6 +788,7 @@ static const struct {
 	{ "f", trace_f },
 	{ "g", trace_g },
 	{ "h", trace_h },
+	{ "i", trace_i },
 	{ "j", trace_j },
 	{ "k", trace_k },
 	{ "l", trace_l },

@@ -119,6 +119,7 @@ struct gateway {
 	struct guest_request *requests;
 	unsigned request_count;
 	bool ends_requested; /* deactivate */
+	bool mends_from_one; /* the last mend had one source */
 	uint64_t reads_left; /* blocks from the end on that a new owner's guest has not read yet */
 	/* for coverage */
 	enum slot_phase phases[SLEDS];
@@ -151,7 +152,8 @@ struct world {
 	uint64_t last_id, processes;
 	uint64_t served_generation; /* the highest that served */
 	uint64_t damaged_at;        /* event of the last loss of power or wipe */
-	bool was_torn;              /* a start had no source that no loss of power had torn */
+	bool was_torn; /* a start had no source that no loss of power had torn, or a block has rotten: there may be blocks
+					* that no copy has */
 	bool is_void;               /* a start trusted a copy whose flush was hollow, and that nobody was told of */
 	bool is_cut[HOSTS][SLEDS];  /* no link between these */
 	int allocations_until_failure; /* negative: none fails */
@@ -175,6 +177,8 @@ void sled_start(struct sled *sled);
 void sled_kill(struct sled *sled);
 void sled_lose_power(struct sled *sled);
 void sled_wipe(struct sled *sled, bool fresh_uuid);
+/* A bit of a block that was flushed is another one, if the others in sync have the block. */
+void sled_rot(struct sled *sled, uint64_t block);
 /* A step of the fetch: copy; then check and hand over. */
 void sled_fetch(struct sled *sled, bool fails);
 /* After each call into a downstairs. */
