@@ -175,6 +175,8 @@ def test_requests_wait_while_all_downstairs_are_away(sleds, node, tmp_path):
     for one in sleds.downstairs:
         one.start()
     wait_until(lambda: gateway.volume_status()["crucible"]["copies"] == "serving", "the end of the pause", 60)
+    for slot in range(3):
+        wait_for_slot(gateway, slot, "active")
     end(history, stop_file)
     assert gateway.stop() == 0
     sleds.assert_equal()
