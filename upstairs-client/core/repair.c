@@ -206,14 +206,24 @@ static bool is_step_over(const struct job *job)
 	return true;
 }
 
+/* Without source or target there is nothing to wait for: a target may try to reach a dead source for 15 s, and the extent
+ * is closed everywhere meanwhile. */
+static void look_at_ends(struct upstairs *upstairs)
+{
+	struct repair *repair = upstairs->repair;
+	if (!repair->is_aborted && !is_still_there(upstairs, repair->source, SLOT_COUNTED))
+		give_up(upstairs, "the slot that it is copied from is gone");
+	if (!repair->is_aborted && !is_still_there(upstairs, repair->target, SLOT_REPAIR))
+		repair->is_aborted = true;
+}
+
 void repair_advance(struct upstairs *upstairs)
 {
 	struct repair *repair = upstairs->repair;
+	if (repair)
+		look_at_ends(upstairs);
 	while (repair && upstairs->repair == repair && is_step_over(repair->jobs[repair->step])) {
-		if (!repair->is_aborted && !is_still_there(upstairs, repair->source, SLOT_COUNTED))
-			give_up(upstairs, "the slot that it is copied from is gone");
-		if (!repair->is_aborted && !is_still_there(upstairs, repair->target, SLOT_REPAIR))
-			repair->is_aborted = true;
+		look_at_ends(upstairs);
 		if (repair->step == REPAIR_COPY && repair->copies && !repair->is_aborted)
 			recovery_copied(upstairs, repair->asked_at);
 		repair->copies = false;
