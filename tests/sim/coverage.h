@@ -32,6 +32,11 @@
 	X(WRITES, "writes acknowledged") \
 	X(MERGED, "writes submitted behind a neighbour") \
 	X(FLUSHES, "flushes acknowledged") \
+	X(ZEROES, "zeroes of what is empty acknowledged") \
+	X(ZEROES_REFUSED, "zeroes refused as not fast") \
+	X(HOLES, "blocks said to be holes") \
+	X(HEDGED, "reads sent to a second slot") \
+	X(REPLACED, "slots replaced") \
 	X(FAILED_REQUESTS, "requests failed by a gateway that is fenced") \
 	X(STALE_READS, "reads answered by a superseded gateway") \
 	X(ACTIVATIONS, "activations that served") \

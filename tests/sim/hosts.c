@@ -164,15 +164,16 @@ static void check_answer(struct gateway *gateway, struct guest_request *request)
 		cover(COVER_STALE_READS);
 		return;
 	}
-	cover(core->operation == UPSTAIRS_READ ? COVER_READS : COVER_WRITES);
-	if (core->operation == UPSTAIRS_WRITE && !request->is_open) {
+	cover(core->operation == UPSTAIRS_READ ? COVER_READS : core->operation == UPSTAIRS_WRITE ? COVER_WRITES : COVER_ZEROES);
+	if (core->operation != UPSTAIRS_READ && !request->is_open) {
 		violation(world, "a gateway that is superseded acknowledges write %llu", (unsigned long long)request->ids[0]);
 		return;
 	}
 	for (uint64_t i = 0; i < core->count && !wrong; i++) {
 		struct lone_write *lone = &world->lone[core->start + i];
-		*(core->operation == UPSTAIRS_READ ? &lone->was_read : &lone->was_written) = true;
-		wrong = core->operation == UPSTAIRS_READ
+		*(core->operation == UPSTAIRS_WRITE ? &lone->was_written : &lone->was_read) = true;
+		/* zeroes change nothing here, see gateway_submit(): but zeros must have been there meanwhile */
+		wrong = core->operation != UPSTAIRS_WRITE
 			? checker_read(world->checker, core->start + i, request->ids[i], request->begin, world->event)
 			: checker_written(world->checker, core->start + i, request->ids[i], world->event);
 	}
@@ -202,7 +203,7 @@ static void complete(void *context, struct upstairs_request *core, int error)
 	struct gateway *gateway = context;
 	struct world *world = gateway->world;
 	struct guest_request *request = core->user;
-	static const char *const names[] = { "read", "write", "flush" };
+	static const char *const names[] = { "read", "write", "flush", "zeroes" };
 	if (!gateway_lives(gateway)) {
 		fail_request(gateway, request);
 		return;
@@ -214,6 +215,8 @@ static void complete(void *context, struct upstairs_request *core, int error)
 		check_answer(gateway, request);
 	else if (upstairs_state(gateway->upstairs) >= UPSTAIRS_REFUSED)
 		cover(COVER_FAILED_REQUESTS);
+	else if (error == -EOPNOTSUPP && core->operation == UPSTAIRS_WRITE_ZEROES)
+		cover(COVER_ZEROES_REFUSED);
 	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn && is_torn_everywhere(world, core))
 		cover(COVER_TORN);
 	else if (error != -ENOMEM)
@@ -508,6 +511,7 @@ void gateway_kill(struct gateway *gateway)
 		if (!list_empty(&upstairs->held_reads))
 			cover(COVER_TRACE_J);
 	}
+	covered[COVER_HEDGED] += upstairs->hedged_reads;
 	store_gateway_died(gateway);
 	gateway->kill_in = 0;
 	upstairs_close(upstairs);
@@ -556,13 +560,15 @@ static struct upstairs_request *make_request(struct gateway *gateway, enum upsta
 		.operation = operation, .start = start, .count = operation == UPSTAIRS_FLUSH ? 0 : count,
 		.data = request->data, .contexts = request->contexts, .user = request
 	};
+	/* Two writes of zeros could not be told apart, so only what is not to change anything is asked for. */
+	request->core.flags = operation == UPSTAIRS_WRITE_ZEROES ? UPSTAIRS_FAST_ZERO : 0;
+	request->is_open = gateway->generation >= world->served_generation;
 	request->next = gateway->requests;
 	gateway->requests = request;
 	gateway->request_count++;
 	for (uint64_t i = 0; operation == UPSTAIRS_WRITE && i < count; i++) {
 		request->ids[i] = ++world->last_id;
 		put_le64(request->data + i * BLOCK, request->ids[i]);
-		request->is_open = gateway->generation >= world->served_generation;
 		if (request->is_open)
 			checker_write(world->checker, start + i, request->ids[i], gateway->process, world->event);
 	}
@@ -570,7 +576,7 @@ static struct upstairs_request *make_request(struct gateway *gateway, enum upsta
 		cover(COVER_TRACE_I);
 	if (operation == UPSTAIRS_WRITE)
 		integrity_seal(hashes(), request->data, count, request->data, request->contexts);
-	static const char *const names[] = { "reads", "writes", "flushes" };
+	static const char *const names[] = { "reads", "writes", "flushes", "zeroes" };
 	trace(world, "host %u: guest %s block %llu count %llu id %llu", gateway->host->index, names[operation],
 		(unsigned long long)start, (unsigned long long)count, (unsigned long long)request->ids[0]);
 	return &request->core;
@@ -590,6 +596,20 @@ void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, 
 	}
 	upstairs_submit(gateway->upstairs, requests);
 	gateway_check(gateway);
+}
+
+/* What is said to be a hole is zeros now. */
+void gateway_look_at_hole(struct gateway *gateway, uint64_t block)
+{
+	struct world *world = gateway->world;
+	uint64_t alike;
+	bool is_superseded = gateway->generation < world->served_generation;
+	if (!gateway->has_served || is_superseded || !upstairs_is_hole(gateway->upstairs, block, 1, &alike))
+		return;
+	cover(COVER_HOLES);
+	const char *wrong = checker_read(world->checker, block, 0, world->event, world->event);
+	if (wrong)
+		violation(world, "said to be a hole: %s", wrong);
 }
 
 struct gateway *world_owner(struct world *world)

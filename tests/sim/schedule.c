@@ -364,6 +364,22 @@ static void strike(struct world *world, enum fault fault)
 	}
 }
 
+/* A region that was made anew takes the place of the one that was there. */
+static void replace_slots(struct world *world)
+{
+	struct gateway *owner = world_owner(world);
+	for (unsigned i = 0; i < SLEDS && owner && gateway_runs(owner); i++) {
+		if (owner->upstairs->slots[i].phase != SLOT_FAILED || !chance(world, 20))
+			continue;
+		gateway_tick(owner);
+		if (upstairs_replace(owner->upstairs, i) == 0) {
+			cover(COVER_REPLACED);
+			trace(world, "host %u: slot %u is replaced", owner->host->index, i);
+		}
+		gateway_check(owner);
+	}
+}
+
 /* What is down comes up again, what is over ends. */
 static void repair_world(struct world *world, unsigned percent)
 {
@@ -401,6 +417,7 @@ static void repair_world(struct world *world, unsigned percent)
 	}
 	if (!world_owner(world) && chance(world, percent))
 		start_somewhere(world);
+	replace_slots(world);
 }
 
 static void guest(struct world *world, const struct schedule *schedule)
@@ -425,7 +442,10 @@ static void guest(struct world *world, const struct schedule *schedule)
 	enum upstairs_operation operation = chance(world, schedule->flush_percent) ? UPSTAIRS_FLUSH
 		: chance(world, schedule->write_percent)                             ? UPSTAIRS_WRITE
 																			   : UPSTAIRS_READ;
-	uint64_t range = chance(world, 60) ? schedule->hot_blocks : world->blocks;
+	if (operation == UPSTAIRS_WRITE && chance(world, 10))
+		operation = UPSTAIRS_WRITE_ZEROES;
+	gateway_look_at_hole(gateway, random_below(world, world->blocks));
+	uint64_t range = chance(world, operation == UPSTAIRS_WRITE_ZEROES ? 10 : 60) ? schedule->hot_blocks : world->blocks;
 	uint64_t start = random_below(world, range);
 	uint64_t count = 1 + random_below(world, 3) * random_below(world, 2);
 	if (count > world->blocks - start)

@@ -235,6 +235,7 @@ void gateway_tick(struct gateway *gateway);
 bool gateway_lives(struct gateway *gateway);
 void gateway_deactivate(struct gateway *gateway);
 void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count);
+void gateway_look_at_hole(struct gateway *gateway, uint64_t block);
 /* After each call into the core. */
 void gateway_check(struct gateway *gateway);
 bool gateway_runs(const struct gateway *gateway); /* and has not been stopped */
