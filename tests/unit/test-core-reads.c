@@ -130,6 +130,26 @@ static void a_late_answer_makes_another_slot_be_asked(void **state)
 	core_rig_expect(&rig, 1, 8, 6);
 }
 
+static void when_all_are_late_few_are_sent_twice(void **state)
+{
+	(void)state;
+	struct rig_request *reads[400];
+	core_rig_pass(&rig, 1000);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		rig.sleds[i].holds_down = true;
+	for (unsigned i = 0; i < 400; i++)
+		reads[i] = core_rig_submit(&rig, UPSTAIRS_READ, 1 + i % 8, 1, 0);
+	core_rig_pass(&rig, 25);
+	assert_in_range(rig.core->hedged_reads, 32, 36); /* at once */
+	core_rig_pass(&rig, 500);
+	assert_in_range(rig.core->hedged_reads, 75, 90); /* and 100 a second */
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		rig.sleds[i].holds_down = false;
+	core_rig_run(&rig);
+	for (unsigned i = 0; i < 400; i++)
+		assert_true(reads[i]->is_done && reads[i]->error == 0 && reads[i]->data[0] == 5);
+}
+
 static void what_is_slow_as_ever_is_not_late(void **state)
 {
 	(void)state;
@@ -301,6 +321,7 @@ int main(void)
 		plain(a_slot_with_much_to_do_is_spared),
 		plain(a_slot_that_was_slow_is_tried_again_in_the_end),
 		plain(a_late_answer_makes_another_slot_be_asked),
+		plain(when_all_are_late_few_are_sent_twice),
 		plain(what_is_slow_as_ever_is_not_late),
 		plain(without_hedging_nobody_else_is_asked),
 		plain(both_answers_may_come_in_any_order_and_a_write_between_them_waits_on_each),

@@ -91,7 +91,7 @@ struct slot {
 	char error[160];
 	uint64_t left;            /* how often it was counted, and then was not any more */
 	uint64_t damaged, healed; /* blocks, so far */
-	uint64_t read_cost; /* of the last reads: 1/16 us for one of 32 KiB with nothing before it; 0: not known */
+	uint64_t read_cost; /* time of the last reads, in 1/16 us, of one of up to 32 KiB; 0: not known */
 	const char *doomed;     /* why it is dropped when the present input has been dealt with; NULL: it is not */
 };
 
@@ -135,7 +135,6 @@ struct job {
 	enum job_state states[UPSTAIRS_SLOTS];
 	uint64_t since; /* ms */
 	uint64_t late_at, sent_at; /* READ: ms; us */
-	uint64_t sent_behind;      /* READ: jobs that were outstanding on its slot */
 	unsigned error_reports;
 };
 
@@ -170,6 +169,7 @@ struct upstairs {
 	struct crucible_block_context *zero_contexts; /* of as many blocks as a part of zeroes has; NULL: not made */
 	uint64_t clock;           /* us, see upstairs_clock(); 0: there is none */
 	uint64_t hedged_reads;    /* so far */
+	uint64_t hedges_saved, hedges_saved_at; /* see reads.c; ms */
 	uint64_t next_id, flush_number;
 	bool has_stamped; /* a flush number was taken, so that our generation may be on a disk */
 	uint64_t flushed_to; /* history number that the last flush sent covers */

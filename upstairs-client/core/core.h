@@ -157,7 +157,7 @@ struct upstairs_slot_status {
 	bool is_in_sync;            /* by the record */
 	uint64_t generation;        /* the highest that it showed when it connected */
 	uint64_t behind, behind_for; /* requests that it has not answered, and ms since the oldest was sent */
-	uint64_t read_cost;         /* us of a read up to 32 KiB by itself, of late; 0: not known */
+	uint64_t read_cost;         /* us that a read of up to 32 KiB took of late; 0: not known */
 	uint64_t left;              /* how often it was counted, and then was not any more */
 	uint64_t damaged, healed;   /* blocks that were not what their contexts say; of these, written again */
 	/* REPAIR: extents; bytes a second, s that are left; 0 if not known yet. Not in repair: all 0. */

@@ -1,7 +1,9 @@
 /* reads.c: which slot a read goes to, and what becomes of its answer (design 6.10).
  *
  *  1. A read goes to the counted slot that is likely to answer first: by what its last reads have cost, and by how
- *     much it has to do. If the answer is late, another slot is asked too, and the first good answer counts.
+ *     much it has to do. If the answer is late, another slot is asked too, and the first good answer counts. When all
+ *     answers are late, as on a machine that has too much to do, this would make it worse: of each 20 reads one may be
+ *     sent twice, and 100 a second, but 32 at once, so that one slot that stops holds up nobody.
  *  2. Each of these sendings is a job of its own, so that ids stay the order of sending on every connection, and
  *     writes that come later wait, on each slot, for what was sent there.
  *  3. A block that is not what its context says is never given to the guest: the next slot is asked. The read fails
@@ -19,6 +21,9 @@ enum {
 	COST_FORGETS = 1024,        /* a slot that is not asked is thought faster by this part each time */
 	COST_BYTES = 32 << 10,      /* costs as much as a request by itself */
 	LATE_TIMES = 4,             /* what is expected, and the read is late */
+	HEDGE_PRICE = 20,           /* of a read that is sent twice; each read brings 1 */
+	HEDGE_PER_MS = 2,           /* and each ms so much */
+	HEDGE_SAVED = 32 * HEDGE_PRICE,
 };
 
 /* Choosing */
@@ -34,6 +39,13 @@ static bool may_ask(const struct upstairs *upstairs, const struct upstairs_reque
 	return slot->phase == SLOT_COUNTED && !slot->doomed && !request->asked[index];
 }
 
+/* Costs that differ less than the chances of the day are the same: 4 to a power. Among equal slots the reads then go to
+ * the one that has the least to do, and the first of these, since a downstairs that is busy does more with less. */
+static uint64_t rounded(uint64_t cost)
+{
+	return UINT64_C(1) << (63 - __builtin_clzll(cost + 1)) / 2 * 2;
+}
+
 /* The slot that is likely to answer first; UPSTAIRS_SLOTS if there is none that was not asked. */
 static unsigned choose(struct upstairs *upstairs, const struct upstairs_request *request)
 {
@@ -41,7 +53,7 @@ static unsigned choose(struct upstairs *upstairs, const struct upstairs_request 
 	uint64_t least = UINT64_MAX;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *slot = &upstairs->slots[i];
-		uint64_t expected = (slot->read_cost + 1) * (slot->outstanding_count + 1);
+		uint64_t expected = rounded(slot->read_cost) * (slot->outstanding_count + 1);
 		if (may_ask(upstairs, request, i) && expected < least) {
 			least = expected;
 			best = i;
@@ -61,14 +73,14 @@ static void learn_cost(struct upstairs *upstairs, const struct job *job, unsigne
 	struct slot *slot = &upstairs->slots[index];
 	if (upstairs->clock <= job->sent_at)
 		return;
-	uint64_t cost = (upstairs->clock - job->sent_at) * COST_UNIT / (job->sent_behind + 1) / weight_of(upstairs, job);
+	uint64_t cost = (upstairs->clock - job->sent_at) * COST_UNIT / weight_of(upstairs, job);
 	slot->read_cost = slot->read_cost ? slot->read_cost - slot->read_cost / COST_WEIGHT + cost / COST_WEIGHT : cost;
 }
 
 /* When it is worth while to ask another slot: not before it has taken much longer than this slot does usually. */
 static uint64_t late_at(const struct upstairs *upstairs, const struct job *job, unsigned index)
 {
-	uint64_t expected = upstairs->slots[index].read_cost * (job->sent_behind + 1) * weight_of(upstairs, job);
+	uint64_t expected = upstairs->slots[index].read_cost * weight_of(upstairs, job);
 	uint64_t patience = LATE_TIMES * expected / COST_UNIT / 1000;
 	return upstairs->now + (patience > upstairs->options.hedge_after ? patience : upstairs->options.hedge_after);
 }
@@ -82,6 +94,22 @@ static void watch(struct upstairs *upstairs, struct job *job)
 	list_append(behind, &job->late_link); /* before it, that is */
 }
 
+static void save(struct upstairs *upstairs, uint64_t amount)
+{
+	uint64_t room = HEDGE_SAVED - upstairs->hedges_saved;
+	upstairs->hedges_saved += amount < room ? amount : room;
+}
+
+static bool pay(struct upstairs *upstairs)
+{
+	save(upstairs, (upstairs->now - upstairs->hedges_saved_at) * HEDGE_PER_MS);
+	upstairs->hedges_saved_at = upstairs->now;
+	if (upstairs->hedges_saved < HEDGE_PRICE)
+		return false;
+	upstairs->hedges_saved -= HEDGE_PRICE;
+	return true;
+}
+
 /* Sending */
 
 /* False if it could not be sent. */
@@ -90,7 +118,6 @@ static bool ask(struct upstairs *upstairs, struct upstairs_request *request, uns
 	struct job *job = job_new(upstairs, JOB_READ, request->start, request->count);
 	if (!job)
 		return false;
-	job->sent_behind = upstairs->slots[index].outstanding_count;
 	job->sent_at = upstairs->clock;
 	job_send(upstairs, job, index);
 	if (job->states[index] != JOB_SENT) {
@@ -138,6 +165,7 @@ static void ask_another(struct upstairs *upstairs, struct upstairs_request *requ
 
 int reads_start(struct upstairs *upstairs, struct upstairs_request *request)
 {
+	save(upstairs, 1);
 	list_init(&request->link);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		request->jobs[i] = NULL;
@@ -158,19 +186,30 @@ void reads_retry(struct upstairs *upstairs)
 	}
 }
 
+static void hedge(struct upstairs *upstairs, struct job *job)
+{
+	struct upstairs_request *request = job->request;
+	unsigned index = 0;
+	while (request->jobs[index] != job)
+		index++;
+	learn_cost(upstairs, job, index);
+	unsigned other = choose(upstairs, request);
+	if (other == UPSTAIRS_SLOTS)
+		return; /* nobody else has it */
+	if (pay(upstairs) && ask(upstairs, request, other)) {
+		upstairs->hedged_reads++;
+		return;
+	}
+	job->late_at = upstairs->now + upstairs->options.hedge_after;
+	watch(upstairs, job);
+}
+
 void reads_tick(struct upstairs *upstairs)
 {
 	while (reads_deadline(upstairs) <= upstairs->now) {
 		struct job *job = LIST_FIRST(&upstairs->late_reads, struct job, late_link);
-		struct upstairs_request *request = job->request;
-		unsigned index = 0;
-		while (request->jobs[index] != job)
-			index++;
 		list_remove(&job->late_link);
-		learn_cost(upstairs, job, index);
-		unsigned other = choose(upstairs, request);
-		if (other < UPSTAIRS_SLOTS && ask(upstairs, request, other))
-			upstairs->hedged_reads++;
+		hedge(upstairs, job);
 	}
 }
 
