@@ -135,6 +135,7 @@ void block_check_begin_read(
 	for (uint64_t i = 0; i < count; i++) {
 		read->oldest[i] = check->state->blocks[start + i].oldest;
 		read->writes[i] = check->writes[start + i];
+		read->is_quiet[i] = !check->is_written[start + i];
 	}
 }
 
@@ -167,8 +168,8 @@ unsigned block_check_end_read(struct block_check *check, uint64_t start, uint64_
 		}
 		if (version > check->state->blocks[block].oldest)
 			check->state->blocks[block].oldest = version;
-		if (!check->is_written[block] && check->writes[block] == read->writes[i])
-			check->state->blocks[block].newest = version; /* nothing else is under way that could come */
+		if (read->is_quiet[i] && check->writes[block] == read->writes[i])
+			check->state->blocks[block].newest = version; /* nothing was under way that could come yet */
 	}
 	return wrong;
 }

@@ -24,6 +24,7 @@ struct block_check;
 struct block_check_read {
 	uint64_t oldest[BLOCK_CHECK_MAX];
 	uint32_t writes[BLOCK_CHECK_MAX];
+	bool is_quiet[BLOCK_CHECK_MAX]; /* no write was under way */
 };
 
 /* Makes the file, for a volume that was never written, unless it is there. NULL if that fails. */

@@ -106,6 +106,18 @@ static void read_that_began_before_the_write_may_give_the_old(void **state)
 	expect_read(2);
 }
 
+static void read_that_began_during_the_write_may_give_the_old_after_its_end(void **state)
+{
+	(void)state;
+	write_all(1);
+	begin_write(2);
+	begin_read();
+	block_check_written(check, 0, BLOCKS);
+	assert_int_equal(wrong_if(1), 0);
+	expect_read(2);
+	expect_wrong(1);
+}
+
 static void write_of_a_killed_process_has_happened_or_not(void **state)
 {
 	(void)state;
@@ -176,6 +188,7 @@ int main(void)
 		test(what_was_acknowledged_is_there),
 		test(read_during_a_write_gives_either_and_never_goes_back),
 		test(read_that_began_before_the_write_may_give_the_old),
+		test(read_that_began_during_the_write_may_give_the_old_after_its_end),
 		test(write_of_a_killed_process_has_happened_or_not),
 		test(what_the_first_read_did_not_give_never_appears),
 		test(writes_of_several_killed_processes),
