@@ -16,7 +16,7 @@ MUTANTS = pathlib.Path(__file__).resolve().parent / 'mutants'
 
 # by trace: a rule of which it is the proof
 PROOFS = {
-    'a': 'count-without-flush',
+    'a': 'replay-in-original-order',
     'b': 'name-while-replaying',
     'c': 'any-slot-is-a-source',
     'd': 'any-slot-is-a-source',
@@ -30,11 +30,17 @@ PROOFS = {
     'l': 'activation-goes-on',
     'leaving': 'leave-without-record',
     'leaving-unknown': 'unknown-is-failure',
+    'leaving-superseded': 'record-superseded-ignored',
+    'zombie': 'same-upstairs-id',
+    'overwritten': 'unwritten-is-zeros',
+    'written-in-repair': 'repair-without-requests',
+    'repair-cut-short': 'repair-keeps-its-place',
+    'torn-and-repaired': 'repair-highest-trusted',
     'joining': 'named-after-store',
     'joining-unknown': 'acknowledge-while-joining',
     'flush-on-one': 'flush-with-one',
     'lied': 'lies-in-history-only',
-    'lied-and-killed': 'history-trimmed-early',
+    'lied-and-killed': 'lies-not-in-history',
     'lied-beside-power-loss': 'no-history',
     'lied-in-a-mend': 'mend-error-forgiven',
     'lied-in-a-write': 'write-error-forgiven',

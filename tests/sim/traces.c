@@ -160,11 +160,14 @@ static void trace_a(struct world *world)
 	submit(gateway, UPSTAIRS_FLUSH, 0);
 	for (unsigned i = 0; i < SLEDS; i++)
 		execute(gateway, i);
+	world->holds_records = true; /* it stays named */
 	network_drop_at(gateway->connections[0], 0, 0);
 	until_phase(gateway, 0, SLOT_REPLAY);
 	must(world, gateway->connections[0]->up.count > 0, "a write is replayed");
 	network_deliver_up(gateway->connections[0]);
-	read_back(world, take_over(world, gateway));
+	host_lose(gateway->host, world);
+	world->holds_records = false;
+	read_back(world, start(world, 1));
 }
 
 static void trace_b(struct world *world)
@@ -392,6 +395,85 @@ static void trace_leaving_unknown(struct world *world)
 	read_back(world, start(world, 1));
 }
 
+/* The same, and the record that drops it is refused, as another host has claimed the volume. */
+static void trace_leaving_superseded(struct world *world)
+{
+	struct gateway *old = highest_leaves(world);
+	for (unsigned i = 0; i < SLEDS; i++)
+		cut(world, 1, i, true);
+	host_claim(&world->hosts[1], world);
+	store_all(world);
+	for (unsigned i = 0; i < OPERATIONS; i++) {
+		if (world->operations[i].is_used && world->operations[i].gateway == old)
+			store_answer(&world->operations[i], false);
+	}
+	submit(old, UPSTAIRS_WRITE, 2);
+	schedule_pass(world, 500);
+	world->holds_records = false;
+	for (unsigned i = 0; i < SLEDS; i++)
+		cut(world, 1, i, false);
+	read_back(world, &world->gateways[1]);
+}
+
+/* A write is on its way to slot 0 on a connection that stalls. The next one ends while it negotiates, and then another
+ * owner comes: what was on its way must not be executed any more (W1). */
+static void trace_zombie(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	write_done(gateway, 2);
+	struct connection *stalled = gateway->connections[0];
+	submit(gateway, UPSTAIRS_WRITE, 2);
+	stalled->is_stalled = true;
+	for (unsigned i = 0; i < 2000 && gateway->connections[0] == stalled; i++) {
+		if (!schedule_step(world)) {
+			world->now += 10;
+			gateway_tick(gateway);
+		}
+	}
+	for (unsigned i = 0; i < 2000 && !gateway->connections[0]; i++) {
+		world->now += 10;
+		gateway_tick(gateway);
+	}
+	must(world, gateway->connections[0] != NULL, "slot 0 is tried again");
+	if (world->violation[0])
+		return;
+	network_answer_connect(gateway->connections[0], true);
+	struct connection *next = gateway->connections[0];
+	network_deliver_up(next);
+	network_drop_at(next, 0, 0);
+	network_deliver_up(next);
+	cut(world, 0, 0, true);
+	gateway = take_over(world, gateway);
+	schedule_pass(world, 20000);
+	write_done(gateway, 2);
+	flush_done(gateway);
+	stalled->is_stalled = false;
+	cut(world, 0, 0, false);
+	read_back(world, gateway);
+}
+
+/* The record names two slots. On one of them, which is the only one then, a block that was flushed is written again, and
+ * a loss of power takes the new context: what is there is not zeros, though the downstairs says that it was never written. */
+static void trace_overwritten(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	write_done(gateway, 2);
+	flush_done(gateway);
+	lose_link(gateway, 2);
+	schedule_pass(world, 5000);
+	must(world, !world->stored.record.in_sync[2], "slot 2 has left");
+	write_done(gateway, 2);
+	host_lose(gateway->host, world);
+	schedule_pass(world, 0);
+	sled_kill(&world->sleds[0]);
+	sled_kill(&world->sleds[1]);
+	disk_power_loss(world->sleds[1].disk, loses_contexts, NULL);
+	checker_power_lost(world->checker, world->event);
+	sled_start(&world->sleds[1]);
+	world->was_torn = true; /* an error is right */
+	read_back(world, start(world, 1));
+}
+
 /* Slot 2 has replayed, and the record that names it is being stored: the others have a lower number. A write that it has
  * not got is not acknowledged until it is known not to be named. */
 static void join(struct world *world, bool is_unknown)
@@ -484,9 +566,8 @@ static void trace_l(struct world *world)
 	read_back(world, gateway);
 }
 
-/* A flush while slot 2 is being copied, whose last extent is old and dirty: stamped like the source's, it would look like
- * that, and not be copied. */
-static void trace_h(struct world *world)
+/* Slot 2 is away for so long that the history does not reach back, with the last extent dirty. */
+static struct gateway *start_repair(struct world *world)
 {
 	struct gateway *gateway = start(world, 0);
 	uint64_t last = world->blocks - 1;
@@ -502,7 +583,74 @@ static void trace_h(struct world *world)
 	write_done(gateway, last);
 	cut(world, 0, 2, false);
 	until_phase(gateway, 2, SLOT_REPAIR);
+	return gateway;
+}
+
+/* A flush without a limit would stamp the last extent like the source's before it is copied. */
+static void trace_h(struct world *world)
+{
+	struct gateway *gateway = start_repair(world);
 	flush_done(gateway);
+	schedule_pass(world, 20000);
+	must(world, world->stored.record.in_sync[2], "slot 2 is copied");
+	read_back(world, gateway);
+}
+
+/* Writes to the extent that is being copied, and to one that is. */
+static void trace_written_in_repair(struct world *world)
+{
+	struct gateway *gateway = start_repair(world);
+	submit(gateway, UPSTAIRS_WRITE, 0);
+	while (gateway->upstairs->repair && gateway->upstairs->slots[2].repaired_to <= world->region.extent_size)
+		schedule_step(world);
+	submit(gateway, UPSTAIRS_WRITE, 0);
+	for (unsigned i = 0; i < 2000 && !world->stored.record.in_sync[2]; i++)
+		schedule_step(world);
+	must(world, world->stored.record.in_sync[2], "slot 2 is copied");
+	sled_kill(&world->sleds[2]);
+	disk_power_loss(world->sleds[2].disk, loses_block, NULL);
+	sled_start(&world->sleds[2]);
+	read_back(world, gateway);
+}
+
+/* The flushes that a slot acknowledges while it is copied say nothing of what is not copied yet. */
+static void trace_repair_cut_short(struct world *world)
+{
+	struct gateway *gateway = start_repair(world);
+	submit(gateway, UPSTAIRS_FLUSH, 0);
+	while (gateway->request_count > 0 && gateway->upstairs->repair)
+		schedule_step(world);
+	for (unsigned i = 0; i < 20 && gateway->upstairs->repair &&
+		 gateway->upstairs->slots[2].repaired_to < world->blocks; i++)
+		schedule_step(world);
+	if (gateway->upstairs->slots[2].phase == SLOT_REPAIR) {
+		lose_link(gateway, 2);
+		write_done(gateway, 0);
+		cut(world, 0, 2, false);
+	}
+	read_back(world, gateway);
+}
+
+/* Slot 2 loses power inside its last flush, and is away for so long that only a repair brings it back: its numbers are
+ * those of the others. */
+static void trace_torn_and_repaired(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	uint64_t last = world->blocks - 1;
+	write_done(gateway, last);
+	flush_done(gateway);
+	write_done(gateway, last);
+	world->sleds[2].kill_in = 2; /* bitmap and versions */
+	submit(gateway, UPSTAIRS_FLUSH, 0);
+	schedule_pass(world, 5000);
+	must(world, !world->sleds[2].downstairs, "the downstairs is killed in the flush");
+	disk_power_loss(world->sleds[2].disk, loses_block, NULL);
+	for (unsigned i = 0; i < 150; i++) {
+		write_done(gateway, 0);
+		if (i % 3 == 0)
+			flush_done(gateway);
+	}
+	sled_start(&world->sleds[2]);
 	schedule_pass(world, 20000);
 	must(world, world->stored.record.in_sync[2], "slot 2 is copied");
 	read_back(world, gateway);
@@ -550,7 +698,10 @@ static void trace_lied_and_killed(struct world *world)
 {
 	struct gateway *gateway = lie(world);
 	world->holds_records = true;
-	hear(gateway, 2);
+	for (unsigned i = 0; i < SLEDS; i++) {
+		execute(gateway, i);
+		hear(gateway, i);
+	}
 	gateway_kill(gateway);
 	for (unsigned i = 0; i < OPERATIONS; i++)
 		must(world, !world->operations[i].is_used, "no store is left");
@@ -794,6 +945,12 @@ static const struct {
 	{ "l", trace_l },
 	{ "leaving", trace_leaving },
 	{ "leaving-unknown", trace_leaving_unknown },
+	{ "leaving-superseded", trace_leaving_superseded },
+	{ "zombie", trace_zombie },
+	{ "overwritten", trace_overwritten },
+	{ "written-in-repair", trace_written_in_repair },
+	{ "repair-cut-short", trace_repair_cut_short },
+	{ "torn-and-repaired", trace_torn_and_repaired },
 	{ "joining", trace_joining },
 	{ "joining-unknown", trace_joining_unknown },
 	{ "flush-on-one", trace_flush_on_one },
