@@ -4,16 +4,20 @@ With "upstream" a test runs against the real program, where the trap can be spru
 tb4-test-downstairs, which does what goes wrong on demand. Rules over what a client sends (support/wire_rules.py) are
 asked about one recorded story: load, a lost connection, killed and wiped slots, a killed client, repairs that are cut.
 
-Also about the traps, elsewhere:
+Also about the traps, elsewhere (mutants: tests/sim/mutants, each is found by the simulator):
 
     T1   unit: test-integrity (vectors, self-test); test_downstairs.test_error_that_lasts_wedges_the_whole_process
-    T2   sim: mutant "counts hollow flushes"; test_downstairs_faults.test_sync_that_fails_makes_a_flush_hollow
-    T3   sim: trace h and the mutant of the unlimited flush
-    T4   sim: mutant of reused flush numbers
-    T6   sim: mutants of replay; trace a, b, k
+    T2   mutants lies-believed, lies-repaired-by-numbers, write-error-forgiven;
+         test_downstairs_faults.test_sync_that_fails_makes_a_flush_hollow
+    T3   trace h; mutant repair-flushes-all
+    T4   mutants flush-numbers-repeat, flush-number-not-raised, mend-with-old-generation
+    T6   traces a, b, k; mutants replay-in-original-order, replay-overlapping, jobs-not-covered
+    T8   trace g; mutants acknowledge-any-two, flush-with-one, one-copy
     T14  unit: test-downstairs-jobs (what a downstairs does then)
+    T16  mutants repair-goes-on, repair-steps-to-all
     T22  unit: test-codec (vectors of a real downstairs)
-    T26  test_downstairs.test_greeting_and_closing_unregisters (W1, on both)
+    T26  test_downstairs.test_greeting_and_closing_unregisters (W1, on both); mutant same-upstairs-id
+    T31  mutant superseded-goes-on
 """
 import random
 import re
