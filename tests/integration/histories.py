@@ -5,13 +5,15 @@ usage: histories.py OPERATIONS CUTS [SEED]        (TB4_BUILD chooses the build)
 
 Runs nbd-history again and again, each time with another seed, mix of sizes, number of connections and depth,
 until that many operations have been done and that many connections have been cut (0: none are). Half of the
-runs go to the file backend on tmpfs, half to the gateway with faults, whose writes are late.
+runs go to the file backend on tmpfs, half to the gateway with faults, whose writes are late. Those with long
+requests are shorter.
 
-Prints one line of figures. Exit status 0 if nothing was wrong.
+Prints one line of figures; SIGTERM ends it after the run at hand. Exit status 0 if nothing was wrong.
 """
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +37,9 @@ def run(rng, operations, cut, seed):
         gateway = node.start(200, program=TOOLS / "faulty-gateway",
                              env={"TB4_FAULTS": str(Path(directory) / "faults")}) if is_late else node.start(200)
         connections, depth = rng.choice([(1, 32), (4, 8), (8, 4), (16, 2)])
-        region, longest = rng.choice([("64K", "4K"), ("512K", "4K"), ("512K", "32K"), ("8M", "64K"), ("8M", "256K"), ("8M", "1M")])
+        region, longest, shorter = rng.choice([("64K", "4K", 1), ("512K", "4K", 1), ("512K", "32K", 1), ("8M", "64K", 2),
+                                               ("8M", "256K", 8), ("8M", "1M", 32)])
+        operations //= shorter if operations > 100000 else 1
         command = [TOOLS / "nbd-history", "--region", region, "--max", longest, "--connections", connections, "--depth", depth,
                    "--operations", operations, "--cut", cut, "--seed", seed, gateway.socket, "vm-200-disk-0"]
         result = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
@@ -52,7 +56,9 @@ def main():
     seed = int(sys.argv[3]) if len(sys.argv) == 4 else time.time_ns() % 1000000
     rng, began = random.Random(seed), time.monotonic()
     operations = cuts = runs = 0
-    while operations < wanted or cuts < cuts_wanted:
+    ended = []
+    signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+    while (operations < wanted or cuts < cuts_wanted) and not ended:
         cut = rng.choice([50, 200, 1000]) if cuts < cuts_wanted else 0
         result = run(rng, 20000 if cut else 2000000, cut, seed + runs)
         runs += 1
