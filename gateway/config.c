@@ -50,6 +50,12 @@ const struct setting config_table[] = {
 		"microseconds to look for the next request of a client that sends one at a time; 0: never" },
 	{ "file", "direct", SETTING_CHOICE, AT(direct), "auto", 0, 0, direct_choices, false,
 		"bypass the page cache where the file system can" },
+	{ "crucible", "tls_authority", SETTING_PATH, AT(tls_authority), NULL, 0, 0, NULL, false,
+		"PEM file of the authority that signs the certificates of downstairs" },
+	{ "crucible", "tls_certificate", SETTING_PATH, AT(tls_certificate), NULL, 0, 0, NULL, false,
+		"PEM file of this node's certificate" },
+	{ "crucible", "tls_key", SETTING_PATH, AT(tls_key), NULL, 0, 0, NULL, false,
+		"PEM file of its key" },
 	{ "log", "level", SETTING_CHOICE, AT(log_level), "info", 0, 0, log_choices, false,
 		"least important lines to log" },
 };
@@ -101,6 +107,10 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 	if (config->connection_memory > config->memory)
 		status = faults_add(faults, file, settings_line_of(file, "connection_memory"),
 			"connection_memory is larger than memory");
+	bool has_all = config->tls_authority && config->tls_certificate && config->tls_key;
+	if (!has_all && (config->tls_authority || config->tls_certificate || config->tls_key))
+		status = faults_add(faults, file, 0,
+			"[crucible] needs all of tls_authority, tls_certificate and tls_key, or none of them");
 	return status;
 }
 

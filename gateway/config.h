@@ -25,6 +25,8 @@ struct config {
 	uint64_t busy_poll; /* microseconds */
 	/* [file] */
 	unsigned direct;
+	/* [crucible]: all three, or none for no TLS */
+	char *tls_authority, *tls_certificate, *tls_key;
 	/* [log] */
 	unsigned log_level;
 };

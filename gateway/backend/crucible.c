@@ -52,6 +52,7 @@ struct crucible_backend {
 	char *history_path;
 	struct history_file *history;
 	uint8_t key[INTEGRITY_KEY_SIZE];
+	struct tls_identity *identity; /* NULL: no TLS */
 	struct client *client; /* from activation on */
 	bool has_served, is_fenced, is_deactivating, is_closing, is_released;
 	struct upstairs_record record;
@@ -374,6 +375,7 @@ static void free_crucible(struct crucible_backend *crucible)
 	}
 	if (crucible->history)
 		history_file_close(crucible->history);
+	tls_identity_close(crucible->identity);
 	free(crucible->history_path);
 	explicit_bzero(crucible->key, sizeof crucible->key);
 	free(crucible);
@@ -479,6 +481,16 @@ static int read_key(struct crucible_backend *crucible, struct reason *reason)
 	return 0;
 }
 
+static int read_identity(struct crucible_backend *crucible, const struct config *config, struct reason *reason)
+{
+	char why[300];
+	if (!config->tls_authority)
+		return 0;
+	crucible->identity = tls_identity_open(config->tls_authority, config->tls_certificate, config->tls_key, why,
+		sizeof why);
+	return crucible->identity ? 0 : reason_set(reason, -EBADMSG, "%s: TLS: %s", crucible->volume->name, why);
+}
+
 static int prepare(struct crucible_backend *crucible, const struct config *config, struct reason *reason)
 {
 	const struct volume *volume = crucible->volume;
@@ -488,6 +500,8 @@ static int prepare(struct crucible_backend *crucible, const struct config *confi
 		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
 	}
 	int status = read_key(crucible, reason);
+	if (status == 0)
+		status = read_identity(crucible, config, reason);
 	if (status == 0)
 		status = open_history(crucible, reason);
 	if (status == 0)
@@ -538,6 +552,7 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.hedge_after = HEDGE_AFTER_MS,
 		.recovery_budget = RECOVERY_BUDGET_MS,
 		.history = crucible->history,
+		.identity = crucible->identity,
 	};
 	const struct client_user user = {
 		.context = crucible,

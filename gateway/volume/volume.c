@@ -41,7 +41,7 @@ const struct setting volume_table[] = {
 		"HOST:PORT of the second downstairs" },
 	{ "crucible", "target_2", SETTING_TEXT, AT(targets[2]), NULL, 0, 0, NULL, false,
 		"HOST:PORT of the third downstairs" },
-	{ "crucible", "block_size", SETTING_SIZE, AT(block_size), "4K", 512, 65536, NULL, false,
+	{ "crucible", "block_size", SETTING_SIZE, AT(block_size), "4K", 512, 32768, NULL, false,
 		"size of the regions' blocks, a power of two" },
 	{ "crucible", "key_file", SETTING_PATH, AT(key_file), NULL, 0, 0, NULL, false,
 		"the 32 bytes that encrypt the blocks; default: they are not encrypted" },
