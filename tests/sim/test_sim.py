@@ -52,6 +52,7 @@ PROOFS = {
     'wiped-again': 'must-show-not-raised',
     'wiped-and-mended': 'wiped-mended-unrecorded',
     'one-left': 'resume-needs-two',
+    'replaced-in-start': 'region-not-yet-stored',
 }
 
 

@@ -927,6 +927,26 @@ static void trace_wiped_and_mended(struct world *world)
 		violation(world, "serves without a copy");
 }
 
+/* The first record is stored, and its outcome is not known yet; then slot 0 becomes the region of another volume. */
+static void trace_replaced_in_start(struct world *world)
+{
+	struct gateway *gateway = &world->gateways[0];
+	world->holds_records = true;
+	host_claim(&world->hosts[0], world);
+	schedule_pass(world, 5000);
+	store_all(world);
+	must(world, world->stored.record.exists, "the record is stored");
+	sled_wipe(&world->sleds[0], true);
+	if (sled_block(&world->sleds[0], 0) == 0)
+		return; /* an empty one */
+	sled_start(&world->sleds[0]);
+	schedule_pass(world, 0);
+	forget_store(world);
+	schedule_pass(world, 500);
+	world->holds_records = false;
+	read_back(world, gateway);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(struct world *world);
@@ -967,6 +987,7 @@ static const struct {
 	{ "wiped-and-mended", trace_wiped_and_mended },
 	{ "unwritten", trace_unwritten },
 	{ "one-left", trace_one_left },
+	{ "replaced-in-start", trace_replaced_in_start },
 };
 
 void traces_list(void)

@@ -263,12 +263,18 @@ static bool is_zero_uuid(const struct crucible_uuid *uuid)
 	return memcmp(uuid, &zero, sizeof zero) == 0;
 }
 
+static bool is_another(const struct crucible_uuid *expected, const struct crucible_region *region)
+{
+	return !is_zero_uuid(expected) && memcmp(expected, &region->uuid, sizeof *expected) != 0;
+}
+
 /* Is it the region that belongs here? */
 static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 	const struct crucible_region *region)
 {
-	const struct crucible_uuid *expected = &upstairs->record.regions[index];
-	if (!is_zero_uuid(expected) && memcmp(expected, &region->uuid, sizeof *expected) != 0)
+	/* also while it is not known whether the record that says so is stored */
+	if (is_another(&upstairs->record.regions[index], region) ||
+		(upstairs->is_storing && is_another(&upstairs->storing.regions[index], region)))
 		return "another region than the one that belongs to this slot";
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *other = &upstairs->slots[i];
