@@ -1,6 +1,9 @@
-"""Fixtures for tests of libupstairs: volumes on three downstairs, and relays before them."""
+"""Fixtures for tests of libupstairs: volumes on three downstairs, relays before them, and certificates."""
+import shutil
+
 import pytest
 
+from support.certificates import make_certificates
 from support.relay import Relay
 from support.volume import Volume
 
@@ -35,3 +38,12 @@ def relay():
     yield put
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    if not shutil.which("openssl"):
+        pytest.skip("not installed: openssl")
+    directory = tmp_path_factory.mktemp("certificates")
+    make_certificates(directory)
+    return directory

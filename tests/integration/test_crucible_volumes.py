@@ -9,44 +9,64 @@ import time
 
 import pytest
 
-from support.downstairs import UPSTREAM, UPSTREAM_MISSING
+from support.certificates import files
 from support.node import TOOLS, run, wait_until
-from support.sleds import Sleds, copy_in, copy_out, slots, wait_for_slot
+from support.volume import BLOCK, KEY, MIB, both
 from support.wire import CMD_WRITE, Closed
 
 HISTORY = TOOLS / "nbd-history"
-KEY = bytes(range(32))
-MIB = 1 << 20
-
-
-@pytest.fixture(params=["own", pytest.param("upstream", marks=pytest.mark.skipif(not UPSTREAM, reason=UPSTREAM_MISSING))])
-def kind(request):
-    return request.param
-
-
-@pytest.fixture
-def make_sleds(tmp_path):
-    made = []
-
-    def make(kind="own", **options):
-        directory = tmp_path / f"sleds-{len(made)}"
-        directory.mkdir()
-        made.append(Sleds(directory, kind, **options))
-        return made[-1]
-
-    yield make
-    for sleds in made:
-        sleds.close()
-
-
-@pytest.fixture
-def sleds(make_sleds, kind):
-    return make_sleds(kind)
+EXTENTS = 64
 
 
 @pytest.fixture
 def node(make_node):
     return make_node()
+
+
+@pytest.fixture
+def volume(make_volume, kind):
+    return make_volume(kind, extents=EXTENTS)
+
+
+def options_of(volume):
+    targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
+    return ["--backend", "crucible", *targets, *(["--key-file", volume.directory / "key"] if volume.key else [])]
+
+
+def create(node, volume, vmid=200, size=None):
+    node.tb4("volume", "create", vmid, size or volume.size, *options_of(volume))
+
+
+def contents(volume, slot):
+    """The bytes of a region, as they lie in its files."""
+    sled = volume.sleds[slot]
+    return b"".join(sled.extent_path(extent).read_bytes()[:sled.extent_size * BLOCK]
+                    for extent in range(sled.extent_count))
+
+
+def assert_equal(volume):
+    """All three hold the same; after an orderly stop with all in sync."""
+    first = contents(volume, 0)
+    for slot in (1, 2):
+        other = contents(volume, slot)
+        at = next((i for i in range(0, len(first), BLOCK) if first[i:i + BLOCK] != other[i:i + BLOCK]), None)
+        assert at is None, f"slots 0 and {slot} differ at {at}"
+
+
+def slots(gateway):
+    return gateway.volume_status()["crucible"]["slots"]
+
+
+def wait_for_slot(gateway, slot, *states, timeout=60):
+    wait_until(lambda: slots(gateway)[slot]["state"] in states, f"slot {slot} {' or '.join(states)}", timeout)
+
+
+def copy_in(gateway, path):
+    run("nbdcopy", path, gateway.uri())
+
+
+def copy_out(gateway, path):
+    run("nbdcopy", gateway.uri(), path)
 
 
 def load(gateway, *options, stop_file=None):
@@ -70,9 +90,10 @@ def end(history, stop_file, timeout=100):
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
-def test_what_is_copied_in_comes_out_and_lies_on_all_three(make_sleds, node, kind, key, tmp_path):
-    sleds = make_sleds(kind, key=key)
-    sleds.create(node)
+@both
+def test_what_is_copied_in_comes_out_and_lies_on_all_three(make_volume, node, kind, key, tmp_path):
+    volume = make_volume(kind, extents=EXTENTS, key=key)
+    create(node, volume)
     image = tmp_path / "image"
     image.write_bytes(random.Random(1).randbytes(20 * MIB) + bytes(20 * MIB) + random.Random(2).randbytes(24 * MIB))
     gateway = node.start()
@@ -80,8 +101,8 @@ def test_what_is_copied_in_comes_out_and_lies_on_all_three(make_sleds, node, kin
     copy_out(gateway, tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == image.read_bytes()
     assert gateway.stop() == 0
-    sleds.assert_equal()
-    data = sleds.contents()[0]
+    assert_equal(volume)
+    data = contents(volume, 0)
     assert (data == image.read_bytes()) is (key is None)
     again = node.start()
     copy_out(again, tmp_path / "again")
@@ -89,8 +110,9 @@ def test_what_is_copied_in_comes_out_and_lies_on_all_three(make_sleds, node, kin
     assert again.stop() == 0
 
 
-def test_orderly_stop_leaves_a_clean_record_and_nothing_else(sleds, node):
-    sleds.create(node)
+@both
+def test_orderly_stop_leaves_a_clean_record_and_nothing_else(volume, node):
+    create(node, volume)
     gateway = node.start()
     with gateway.connect() as client:
         client.write(0, b"x" * 4096)
@@ -99,13 +121,14 @@ def test_orderly_stop_leaves_a_clean_record_and_nothing_else(sleds, node):
     record = json.loads(text)
     assert record["released"] is True and record["copies"]["clean"] is True
     assert [slot["in_sync"] for slot in record["copies"]["slots"]] == [True] * 3
-    assert [slot["region"] for slot in record["copies"]["slots"]] == [str(one.uuid) for one in sleds.downstairs]
+    assert [slot["region"] for slot in record["copies"]["slots"]] == [str(one.uuid) for one in volume.sleds]
     assert os.listdir(node.run_dir) == []
 
 
-def test_kill_of_the_gateway_under_load_loses_nothing(sleds, node, tmp_path):
+@both
+def test_kill_of_the_gateway_under_load_loses_nothing(volume, node, tmp_path):
     """The next one takes the history over: no copy is mended from another."""
-    sleds.create(node)
+    create(node, volume)
     gateway = node.start()
     stop_file = tmp_path / "stop"
     history = load(gateway, stop_file=stop_file)
@@ -116,38 +139,40 @@ def test_kill_of_the_gateway_under_load_loses_nothing(sleds, node, tmp_path):
         assert "claim resumed" in gateway.log and "given up" not in gateway.log and "made equal" not in gateway.log
     assert end(history, stop_file) > 0
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_guest_goes_on_while_one_downstairs_is_away_and_all_are_equal_when_it_is_back(sleds, node, tmp_path):
-    sleds.create(node)
+@both
+def test_guest_goes_on_while_one_downstairs_is_away_and_all_are_equal_when_it_is_back(volume, node, tmp_path):
+    create(node, volume)
     gateway = node.start()
     stop_file = tmp_path / "stop"
     history = load(gateway, stop_file=stop_file)
     for slot in (1, 0, 2):
         time.sleep(0.3)
-        sleds.downstairs[slot].kill()
+        volume.sleds[slot].kill()
         wait_for_slot(gateway, slot, "absent", "connecting")
         assert slots(gateway)[slot]["trouble"] in ("unreachable", "lost"), slots(gateway)[slot]
         before = gateway.volume_status()
         time.sleep(0.3)
         assert before["state"] == "serving"
-        sleds.downstairs[slot].start()
+        volume.sleds[slot].start()
         wait_for_slot(gateway, slot, "active")
         wait_until(lambda: slots(gateway)[slot]["in_sync"], "in sync again")  # pylint: disable=cell-var-from-loop
     end(history, stop_file)
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_wiped_downstairs_is_filled_again_under_load(make_sleds, node, kind, tmp_path):
-    sleds = make_sleds(kind)
-    sleds.create(node)
+@both
+def test_wiped_downstairs_is_filled_again_under_load(make_volume, node, kind, tmp_path):
+    volume = make_volume(kind, extents=EXTENTS)
+    create(node, volume)
     gateway = node.start()
     stop_file = tmp_path / "stop"
     history = load(gateway, stop_file=stop_file)
     time.sleep(0.5)
-    victim = sleds.downstairs[1]
+    victim = volume.sleds[1]
     victim.kill()
     wait_for_slot(gateway, 1, "absent", "connecting")
     for extent in range(victim.extent_count):
@@ -158,54 +183,57 @@ def test_wiped_downstairs_is_filled_again_under_load(make_sleds, node, kind, tmp
     wait_for_slot(gateway, 1, "active")
     end(history, stop_file)
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_requests_wait_while_all_downstairs_are_away(sleds, node, tmp_path):
-    sleds.create(node)
+@both
+def test_requests_wait_while_all_downstairs_are_away(volume, node, tmp_path):
+    create(node, volume)
     gateway = node.start()
     stop_file = tmp_path / "stop"
     history = load(gateway, stop_file=stop_file)
     time.sleep(0.3)
-    for one in sleds.downstairs:
+    for one in volume.sleds:
         one.kill()
     wait_until(lambda: gateway.volume_status()["crucible"]["copies"] == "paused", "the pause")
     time.sleep(1)
     assert history.poll() is None
-    for one in sleds.downstairs:
+    for one in volume.sleds:
         one.start()
     wait_until(lambda: gateway.volume_status()["crucible"]["copies"] == "serving", "the end of the pause", 60)
     for slot in range(3):
         wait_for_slot(gateway, slot, "active")
     end(history, stop_file)
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_start_with_two_of_three_serves_and_the_third_comes_back(sleds, node):
-    sleds.create(node)
+@both
+def test_start_with_two_of_three_serves_and_the_third_comes_back(volume, node):
+    create(node, volume)
     assert node.start().stop() == 0
-    sleds.downstairs[2].kill()
+    volume.sleds[2].kill()
     gateway = node.start()
     with gateway.connect() as client:
         client.write(0, b"two" * 4096)
         result = node.tb4("status", "200", check=False)
-        port = sleds.downstairs[2].port
+        port = volume.sleds[2].port
         assert result.returncode == 1 and re.search(rf"slot 2, 127\.0\.0\.1:{port}: (absent|connecting).*: ", result.stdout)
         assert "slot 1" not in result.stdout
-        sleds.downstairs[2].start()
+        volume.sleds[2].start()
         wait_until(lambda: node.tb4("status", "200", check=False).returncode == 0, "all in order", 60)
         assert client.read(0, 4096) == (b"two" * 4096)[:4096]
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_paused_owner_that_wakes_after_a_take_over_writes_nothing(make_sleds, make_node, kind, tmp_path):
+@both
+def test_paused_owner_that_wakes_after_a_take_over_writes_nothing(make_volume, make_node, kind, tmp_path):
     """Its generation is refused by the downstairs, whatever it believes."""
-    sleds = make_sleds(kind)
+    volume = make_volume(kind, extents=EXTENTS)
     first = make_node("node-a")
     second = make_node("node-b", share_with=first)
-    sleds.create(first)
+    create(first, volume)
     old = first.start()
     client = old.connect()
     client.write(0, b"A" * 4096)
@@ -224,21 +252,23 @@ def test_paused_owner_that_wakes_after_a_take_over_writes_nothing(make_sleds, ma
     with pytest.raises((Closed, ConnectionError, AssertionError)):
         client.read(0, 4096)
     assert new.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_parts_of_blocks_are_written_for_clients_that_ask_for_no_block_size(sleds, node):
-    sleds.create(node)
+@both
+def test_parts_of_blocks_are_written_for_clients_that_ask_for_no_block_size(volume, node):
+    create(node, volume)
     gateway = node.start()
     line = run(HISTORY, "--region", "256K", "--max", "8K", "--connections", "2", "--depth", "4", "--operations", "400",
                "--no-block-size", gateway.socket, "vm-200-disk-0")
     assert " 0 violations" in line and " 0 errors" in line
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_blocks_that_were_never_written_are_a_hole_once_they_were_read(sleds, node, tmp_path):
-    sleds.create(node)
+@both
+def test_blocks_that_were_never_written_are_a_hole_once_they_were_read(volume, node, tmp_path):
+    create(node, volume)
     gateway = node.start()
     with gateway.connect() as client:
         client.write(8 * MIB, b"data" * 1024)
@@ -246,14 +276,15 @@ def test_blocks_that_were_never_written_are_a_hole_once_they_were_read(sleds, no
     extents = json.loads(run("nbdinfo", "--map", "--json", gateway.uri()))
     assert [(one["offset"], one["length"], one["type"]) for one in extents] == [  # the first block is the fence
         (0, 4096, 0), (4096, 8 * MIB - 4096, 3), (8 * MIB, 4096, 0),
-        (8 * MIB + 4096, sleds.size - 8 * MIB - 4096, 3)]
+        (8 * MIB + 4096, volume.size - 8 * MIB - 4096, 3)]
     assert gateway.stop() == 0
 
 
-def test_zeroes_of_a_large_range_are_zeros_everywhere(sleds, node, tmp_path):
-    sleds.create(node)
+@both
+def test_zeroes_of_a_large_range_are_zeros_everywhere(volume, node, tmp_path):
+    create(node, volume)
     gateway = node.start()
-    (tmp_path / "image").write_bytes(random.Random(3).randbytes(sleds.size))
+    (tmp_path / "image").write_bytes(random.Random(3).randbytes(volume.size))
     copy_in(gateway, tmp_path / "image")
     run("qemu-io", "-f", "raw", "-c", "write -z 1M 40M", gateway.uri())
     copy_out(gateway, tmp_path / "back")
@@ -261,28 +292,29 @@ def test_zeroes_of_a_large_range_are_zeros_everywhere(sleds, node, tmp_path):
     wanted[MIB:41 * MIB] = bytes(40 * MIB)
     assert (tmp_path / "back").read_bytes() == bytes(wanted)
     assert gateway.stop() == 0
-    sleds.assert_equal()
+    assert_equal(volume)
 
 
-def test_import_and_export_without_a_gateway(sleds, node, tmp_path):
-    sleds.create(node)
+@both
+def test_import_and_export_without_a_gateway(volume, node, tmp_path):
+    create(node, volume)
     (tmp_path / "image").write_bytes(random.Random(4).randbytes(9 * MIB))
     node.tb4("volume", "import", "200", tmp_path / "image")
     node.tb4("volume", "export", "200", tmp_path / "back")
-    assert (tmp_path / "back").read_bytes() == (tmp_path / "image").read_bytes() + bytes(sleds.size - 9 * MIB)
-    sleds.assert_equal()
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "image").read_bytes() + bytes(volume.size - 9 * MIB)
+    assert_equal(volume)
 
 
-def test_regions_that_are_too_small_are_refused_with_what_to_do(make_sleds, node):
-    sleds = make_sleds(extent_count=4)
-    sleds.create(node, size=sleds.size + 4096)
+def test_regions_that_are_too_small_are_refused_with_what_to_do(make_volume, node):
+    volume = make_volume(extents=4)
+    create(node, volume, size=volume.size + 4096)
     status, log = node.run_to_end()
     assert status == 65 and re.search(r"fewer than the \d+ bytes of the volume: correct size in \S+vm-200-disk-0\.conf", log)
 
 
-def test_volume_grows_into_what_its_regions_have_left_and_no_further(make_sleds, node):
-    sleds = make_sleds(extent_count=8)
-    sleds.create(node, size="4M")
+def test_volume_grows_into_what_its_regions_have_left_and_no_further(make_volume, node):
+    volume = make_volume(extents=8)
+    create(node, volume, size="4M")
     gateway = node.start()
     node.tb4("volume", "resize", "200", "8M")
     with gateway.connect() as client:
@@ -327,17 +359,17 @@ def test_faults_of_the_volume_file_are_named_with_their_line(node, change, why):
         assert re.search(r"\.conf:\d+: ", result.stdout + result.stderr), result
 
 
-def test_key_that_others_may_read_is_refused(make_sleds, node):
-    sleds = make_sleds(key=KEY)
-    sleds.create(node)
-    sleds.key_file.chmod(0o644)
+def test_key_that_others_may_read_is_refused(make_volume, node):
+    volume = make_volume(key=KEY)
+    create(node, volume)
+    (volume.directory / "key").chmod(0o644)
     status, log = node.run_to_end()
     assert status == 77 and "others may read it: chmod 600" in log
 
 
-def test_name_that_resolves_and_one_that_does_not(make_sleds, node):
-    sleds = make_sleds()
-    targets = [word for one in sleds.downstairs for word in ("--target", f"localhost:{one.port}")]
+def test_name_that_resolves_and_one_that_does_not(make_volume, node):
+    volume = make_volume()
+    targets = [word for one in volume.sleds for word in ("--target", f"localhost:{one.port}")]
     node.tb4("volume", "create", "200", "16M", "--backend", "crucible", *targets)
     assert node.start().stop() == 0
     node.tb4("volume", "create", "201", "16M", "--backend", "crucible", "--target", "no-such-host.invalid:5", *targets[:4])
@@ -345,9 +377,50 @@ def test_name_that_resolves_and_one_that_does_not(make_sleds, node):
     assert status != 0 and "target_0: no-such-host.invalid:5" in log
 
 
-def test_two_volumes_with_one_downstairs_are_found_by_check(make_sleds, node):
-    sleds = make_sleds()
-    sleds.create(node)
-    sleds.create(node, 201)
+def test_two_volumes_with_one_downstairs_are_found_by_check(make_volume, node):
+    volume = make_volume()
+    create(node, volume)
+    create(node, volume, 201)
     result = node.tb4("check", check=False)
     assert result.returncode == 78 and "is also one of vm-200-disk-0" in result.stdout + result.stderr
+
+
+def tls_settings(certificates, name):
+    return (f"[crucible]\ntls_authority = {certificates}/authority.pem\ntls_certificate = {certificates}/{name}.pem\n"
+            f"tls_key = {certificates}/{name}.key")
+
+
+def test_connections_to_downstairs_are_made_by_tls(make_volume, make_node, certificates):
+    node = make_node(settings=tls_settings(certificates, "upstairs"))
+    volume = make_volume(start=False)
+    for i, sled in enumerate(volume.sleds):
+        sled.arguments = files(certificates, f"downstairs{i}")
+        sled.start()
+    create(node, volume)
+    gateway = node.start()
+    with gateway.connect() as client:
+        client.write(4096, b"t" * 4096)
+        assert client.read(4096, 4096) == b"t" * 4096
+    assert gateway.stop() == 0
+    assert_equal(volume)
+
+
+def test_downstairs_without_tls_is_no_copy_where_tls_is_set(make_volume, make_node, certificates):
+    node = make_node(settings=tls_settings(certificates, "upstairs"))
+    volume = make_volume()
+    create(node, volume)
+    gateway = node.spawn()
+    gateway.wait_for_log("slot 2, .*TLS")
+    assert gateway.volume_status()["state"] == "starting"
+
+
+@pytest.mark.parametrize("settings, why", [
+    ("[crucible]\ntls_key = /k", "needs all of tls_authority, tls_certificate and tls_key"),
+    ("[crucible]\ntls_authority = /a\ntls_certificate = /c\ntls_key = /k", r"TLS: .*/a"),
+])
+def test_incomplete_tls_settings_are_refused(make_volume, make_node, settings, why):
+    node = make_node()
+    create(node, make_volume())
+    node.write_config(settings)
+    status, log = node.run_to_end()
+    assert status != 0 and re.search(why, log) and len(log.splitlines()) == 1, log

@@ -89,6 +89,7 @@ class Volume:
         self.options = QUICK
         if key:
             (directory / "key").write_bytes(key)
+            (directory / "key").chmod(0o600)  # the gateway insists
         for sled in self.sleds if start else []:
             sled.start()
 
