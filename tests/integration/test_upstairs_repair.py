@@ -78,6 +78,7 @@ class Killing:
 
 @pytest.mark.parametrize("kind, key", [("own", None), pytest.param(*UPSTREAM_PARAM.values, KEY, marks=UPSTREAM_PARAM.marks)],
                          ids=["own-plain", "upstream-encrypted"])
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("who", ["target", "source", "client"])
 def test_repair_that_is_cut_short_at_every_step(make_volume, relay, kind, key, who):
     volume = make_volume(kind, extents=6, extent_size=32, key=key)
