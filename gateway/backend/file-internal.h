@@ -1,6 +1,7 @@
 /* file-internal.h: what file.c (opening, life, making and removing images) and file-requests.c (requests
  * while it is open) share. Private to these two; everything runs on the gateway's loop. */
-#pragma once
+#ifndef TB4_FILE_INTERNAL_H
+#define TB4_FILE_INTERNAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,3 +45,5 @@ void file_submit(struct backend *backend, struct backend_request *request);
 
 /* The file has been synced with this result: invariant 2 of file.c. */
 void file_note_sync(struct file_backend *file, int64_t result);
+
+#endif

@@ -1,11 +1,25 @@
-"""Fixtures for tests of libupstairs: volumes on three downstairs, relays before them, and certificates."""
+"""Fixtures: a disk that is soon full; volumes on three downstairs, relays before them, and certificates."""
 import shutil
+import subprocess
 
 import pytest
 
 from support.certificates import make_certificates
 from support.relay import Relay
 from support.volume import Volume
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 128 KiB."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", directory], check=False,
+                             capture_output=True)
+    if mounted.returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ ARGUMENTS = {
     ("ports",): ["200"],
 }
 OPTIONS = {
-    ("volume", "create"): ["--backend", "--disk", "--name", "--description", "--dry-run"],
+    ("volume", "create"): ["--backend", "--disk", "--name", "--description", "--dry-run", "--key-file", "--target"],
     ("volume", "info"): ["--disk"],
     ("volume", "resize"): ["--disk", "--dry-run"],
     ("volume", "delete"): ["--disk", "--yes", "--dry-run"],

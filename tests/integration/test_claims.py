@@ -14,7 +14,7 @@ import pytest
 
 from support import wire
 from support.checksum import json_of, reseal, sealed
-from support.node import PROGRAMS, TOOLS
+from support.node import PROGRAMS, TOOLS, fill
 from support.outcome import node_tree, refused, refused_start, without_locks
 
 FAKETIME = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -675,27 +675,6 @@ def test_read_only_volume_serves_reads_and_refuses_writes(one_node):
 
 
 # directories
-
-@pytest.fixture
-def small_disk(tmp_path):
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", directory], check=False,
-                             capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield directory
-    subprocess.run(["umount", "-l", directory], check=True)
-
-
-def fill(directory):
-    with open(directory / "filler", "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return directory / "filler"
-
 
 @pytest.mark.parametrize("before", ["never claimed", "released", "dead owner"])
 def test_full_claim_dir_is_one_clear_line_and_loses_nothing(one_node, small_disk, before):

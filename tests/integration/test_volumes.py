@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from support.node import PROGRAMS
+from support.node import PROGRAMS, fill
 from support.outcome import node_tree, refused, tree, without_locks
 
 GIB = 1 << 30
@@ -27,29 +27,6 @@ def edit(node, old, new, name="vm-200-disk-0"):
     text = path.read_text()
     assert old in text, text
     path.write_text(text.replace(old, new))
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 128 KiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", directory], check=False,
-                             capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield directory
-    subprocess.run(["umount", "-l", directory], check=True)
-
-
-def fill(directory):
-    """Leaves no room on a file system."""
-    with open(directory / "filler", "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            return directory / "filler"
 
 
 # create

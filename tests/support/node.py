@@ -36,6 +36,16 @@ def wait_until(condition, what, timeout=30):
     raise AssertionError(f"not after {timeout} s: {what}")
 
 
+def fill(directory):
+    """Leaves no room on a file system."""
+    with open(directory / "filler", "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return directory / "filler"
+
+
 class Gateway:
     """A running tb4-gateway."""
 
