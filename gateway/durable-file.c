@@ -136,14 +136,18 @@ int make_directory(const char *path, struct reason *reason)
 		if (status < 0)
 			return status;
 	}
-	if (mkdir(path, 0755) == 0)
-		return 0;
-	if (errno != EEXIST)
-		return reason_set(reason, -errno, "%s: %m", path);
-	/* somebody was quicker, or it is a link to nowhere */
-	return stat(path, &st) == 0 && S_ISDIR(st.st_mode)
-		? 0
-		: reason_set(reason, -ENOTDIR, "%s: not a directory", path);
+	for (;;) {
+		if (mkdir(path, 0755) == 0)
+			return 0;
+		if (errno != EEXIST)
+			return reason_set(reason, -errno, "%s: %m", path);
+		bool is_there = stat(path, &st) == 0;
+		if (is_there && S_ISDIR(st.st_mode))
+			return 0;
+		if (is_there || errno != ENOENT || (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)))
+			return reason_set(reason, -ENOTDIR, "%s: not a directory", path);
+		/* somebody made it and another one has removed it */
+	}
 }
 
 int require_local(const char *directory, struct reason *reason)

@@ -750,8 +750,10 @@ static int take_turns(void *context)
 		int status = ownership_open(&config, VMID, &mine, &reason);
 		if (status == -EBUSY)
 			continue;
-		if (status < 0)
+		if (status < 0) {
+			print_error("%s\n", reason.text);
 			return 1;
+		}
 		if (__atomic_fetch_add(&turns->inside, 1, __ATOMIC_SEQ_CST) != 0)
 			turns->overlapped = true;
 		turns->done++;
