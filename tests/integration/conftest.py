@@ -40,11 +40,11 @@ def make_volume(tmp_path):
 
 @pytest.fixture
 def relay():
-    """Puts a relay before each slot of a volume: [relay, ...]."""
+    """Puts a relay before each slot of a volume: [relay, ...]. Only with `records` do they keep what went by."""
     made = []
 
-    def put(volume, hook=None):
-        relays = [Relay(sled.address, hook) for sled in volume.sleds]
+    def put(volume, hook=None, records=False):
+        relays = [Relay(sled.address, hook, records) for sled in volume.sleds]
         volume.targets = [one.address for one in relays]
         made.extend(relays)
         return relays

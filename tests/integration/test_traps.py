@@ -71,7 +71,7 @@ def story(request, tmp_path_factory):
         pytest.skip(UPSTREAM_MISSING)
     volume = Volume(tmp_path_factory.mktemp("story"), kind, extents=8, extent_size=32, key=key)
     volume.options = ["--leave-after", "1000"]
-    relays = [Relay(sled.address) for sled in volume.sleds]
+    relays = [Relay(sled.address, records=True) for sled in volume.sleds]
     volume.targets = [relay.address for relay in relays]
     try:
         tell_story(volume, relays)
@@ -196,7 +196,7 @@ def test_t02_a_hollow_flush_counts_for_nothing(make_volume, relay):
     """The error of a flush makes the slot leave before its acknowledgement is believed; all of it is copied."""
     volume = make_volume(extents=8, extent_size=32)
     volume.options = ["--flush-interval", "50"]
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     client = volume.load()
 
     def hollow():
@@ -222,7 +222,7 @@ def test_t03_t16_what_a_repair_has_not_reached_is_not_stamped(make_volume, relay
     slots everything that was reserved is issued, so that nothing waits."""
     volume = make_volume(kind, extents=8, extent_size=32)
     volume.options = ["--flush-interval", "50"]
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     client = volume.load()
     volume.wait_for_in_sync(1, 1, 1)
 
@@ -334,7 +334,7 @@ def test_t08_what_a_named_slot_has_not_acknowledged_is_not_acknowledged(make_vol
     until the record is changed."""
     volume = make_volume()
     volume.check(0.1)
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     withheld = set()
 
     def withhold(_connection, frame):
@@ -402,7 +402,7 @@ LIES = [(None, as_empty), (None, as_encrypted), (None, with_other_hash), (None, 
 def test_t11_data_that_do_not_fit_their_context_are_read_elsewhere(make_volume, relay, key, lie):
     volume = make_volume(key=key)
     volume.io("fill", 5, 4 * MIB)
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     relays[0].hook = lies_in_reads(lie)
     result = volume.io("verify", 5, 4 * MIB)
     assert re.search("slot 0: block .* damaged: another copy is read", result.stderr)
@@ -471,7 +471,7 @@ def test_t17_nor_does_one_that_falls_silent_while_it_comes_back(make_volume, rel
     """It has acknowledged its replay: from then on nothing is acknowledged without it until the record names it."""
     volume = make_volume()
     volume.options = ["--leave-after", "700"]
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     client = volume.load()
 
     def falls_silent(connection, frame):
@@ -491,7 +491,7 @@ def test_t17_nor_does_a_slot_in_repair(make_volume, relay):
     """The extent under repair is closed everywhere, and whoever wants it waits for the target."""
     volume = make_volume(extents=8, extent_size=32)
     volume.options = ["--leave-after", "700"]
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     client = volume.load()
 
     def falls_silent(connection, frame):
@@ -585,7 +585,7 @@ def test_t27_an_unspecified_repair_address_becomes_the_peers(make_volume, relay,
         volume.sleds[0].kill()
         volume.check(0.2, seed=2)
         volume.sleds[0].start()
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     for one in relays:
         one.hook = lambda _, frame: frame.message.name != "YesItsMe" or change(
             frame, repair_address=(unspecified, frame.message.repair_address[1]))
@@ -620,7 +620,7 @@ def test_t23_a_downstairs_of_another_mode_is_left_alone(make_volume, kind):
 def test_t23_another_version_is_said(make_volume, relay):
     volume = make_volume()
     volume.check(0.1)
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     relays[0].hook = lambda _, frame: frame.message.name != "YesItsMe" or change(frame, version=12)
     relays[1].hook = lambda _, frame: frame.message.name != "YesItsMe" or encode("VersionMismatch", version=14)
     client = volume.spawn("status")
@@ -653,7 +653,7 @@ def test_t24_an_idle_client_is_not_dropped(make_volume, relay):
     for sled in volume.sleds:
         sled.arguments = ["--silence-limit", "7000"]
         sled.start()
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     volume.spawn("idle", 9).expect_good()
     assert all(len(one.connections) == 1 and one.sent("Ruok") for one in relays)
 
@@ -680,7 +680,7 @@ def test_t28_a_slot_that_fetches_is_silent_and_not_given_up(make_volume, relay):
     volume.sleds[0].kill()
     volume.check(0.2, seed=2)
     volume.sleds[0].start()
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     volume.sleds[2].control("http silence")
     client = volume.load()
     wait_until(lambda: relays[0].sent("ExtentLiveRepair"), "a copy begins")
@@ -699,7 +699,7 @@ def test_w01_a_refused_client_does_not_take_the_registration_of_another(make_vol
     registered, and a third one is refused, too."""
     volume = make_volume(kind)
     first = volume.load()
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     second = volume.spawn("status", generation=volume.generation, record=volume.directory / "other")
     second.wait_for_log(REFUSED)
     wait_until(lambda: all(len(one.connections) >= 5 for one in relays), "it tries often")
@@ -720,10 +720,19 @@ def test_w08_a_flush_that_waits_is_answered_when_it_is_superseded(make_volume, r
     volume = make_volume(kind)
     relays = relay(volume)
     client = volume.load(depth=16)
+    flushes = set()
+
+    def withhold(_connection, frame):
+        """All answers from the first flush on, so that the client falls silent: a server that closes before it has read
+        everything takes back what it has just said."""
+        if frame.message.name == "Flush":
+            flushes.add(frame.message.job_id)
+        return b"" if flushes and frame.message.name in ("WriteAck", "FlushAck", "ReadResponse") else True
+
     for one in relays:
-        one.hook = lambda _, frame: b"" if frame.message.name == "FlushAck" else True
-    wait_until(lambda: relays[0].sent("Flush"), "a flush waits")
-    time.sleep(0.2)
+        one.hook = withhold
+    wait_until(lambda: flushes, "a flush waits")
+    time.sleep(0.3)
     volume.sleds[0].run(generation=volume.generation + 1)
     status, _, log = client.end(10)
     assert status == 1 and "superseded" in log

@@ -112,7 +112,7 @@ DAMAGES = [half_and_end, with_length(0), with_length(3), with_length(7), with_le
     pytest.param("RegionInfo", marks=pytest.mark.xfail(
         strict=False, reason="known fault: where the wrong geometry comes first, the right ones are refused"))])
 def test_wrong_answer_in_the_negotiation(make_volume, relay, tmp_path, name):
-    """The slot is not used; the two others serve."""
+    """The slot is not used; the two others serve. But a generation above ours is believed, whoever shows it: fenced."""
     volume = make_volume(extents=3, extent_size=8)
     volume.options = ["--wait-for-named", "100"]
     volume.check(0.1)
@@ -124,7 +124,8 @@ def test_wrong_answer_in_the_negotiation(make_volume, relay, tmp_path, name):
         relays[1].hook = lambda connection, frame, damage=damage: \
             damage(connection, frame) if frame.message.name == name else True
         status, log, peak = peak_of(volume.command(*volume.check_command(0.2)), tmp_path / "log")
-        assert status == 0 and peak < LIMIT, (status, peak, log[-2000:])
+        is_fenced = name == "ExtentVersions" and "slot 1 shows generation" in log
+        assert status == is_fenced and peak < LIMIT, (status, peak, log[-2000:])
         complaints += "slot 1: " in log
     assert complaints > len(DAMAGES) / 2  # the rest: only waited for, or one of the bits of a port
     for one in relays:

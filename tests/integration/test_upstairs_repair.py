@@ -51,7 +51,7 @@ def test_slot_that_is_behind_by_one_write(make_volume, relay, kind, key):
     volume.sleds[1].kill()
     write(9)
     volume.sleds[1].start()
-    relays = relay(volume)
+    relays = relay(volume, records=True)
     volume.io("wait")
     copied = {frame.message.extent for frame in relays[1].sent("ExtentLiveRepair")}
     assert 9 in copied and copied <= {0, 3, 9}, copied  # every start flushes extent 0

@@ -30,6 +30,8 @@ class Frame:
     def message(self):
         if self._message is None:
             self._message = decode(self.bytes[4:])
+            if hasattr(self._message, "data"):  # recorded once, and always the last field
+                self._message.data = memoryview(self.bytes)[len(self.bytes) - len(self._message.data):]
         return self._message
 
     def __repr__(self):
@@ -100,7 +102,7 @@ class Relay:
     called by the thread of its direction.
     """
 
-    def __init__(self, target, hook=None, records=True):
+    def __init__(self, target, hook=None, records=False):
         self.target, self.hook, self.records = target, hook, records
         self.frames, self.connections = [], []
         self.listener = socket.socket()

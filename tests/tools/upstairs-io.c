@@ -584,12 +584,12 @@ static void changed(void *context)
 		fprintf(stderr, "upstairs-io: paused\n");
 		break;
 	case UPSTAIRS_SERVING:
-		fprintf(stderr, "upstairs-io: serving\n");
 		if (!io->has_begun) {
 			io->has_begun = true;
 			fprintf(stderr, "upstairs-io: active after %.1f ms\n", (double)(uv_hrtime() - io->started) / 1e6);
-			begin(io);
+			begin(io); /* whoever reads the next line may send a signal */
 		}
+		fprintf(stderr, "upstairs-io: serving\n");
 		break;
 	case UPSTAIRS_REFUSED:
 	case UPSTAIRS_FENCED:
