@@ -50,6 +50,21 @@ const char *json_text_or_null(struct json_object *object, const char *name)
 	return strlen(text) == (size_t)json_object_get_string_len(field) ? text : NULL;
 }
 
+const char *json_text_or(struct json_object *object, const char *name, const char *otherwise)
+{
+	const char *text = json_text_or_null(object, name);
+	return text ? text : otherwise;
+}
+
+struct json_object *json_item_or_null(struct json_object *object, const char *name, size_t index)
+{
+	struct json_object *array;
+	if (!json_object_object_get_ex(object, name, &array) || !json_object_is_type(array, json_type_array) ||
+		index >= json_object_array_length(array))
+		return NULL;
+	return json_object_array_get_idx(array, index);
+}
+
 bool json_text(struct json_object *object, const char *name, char *text, size_t size)
 {
 	const char *value = json_text_or_null(object, name);

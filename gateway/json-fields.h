@@ -24,6 +24,10 @@ struct json_object *json_parse_object(const char *text, size_t length);
 bool json_text(struct json_object *object, const char *name, char *text, size_t size);
 /* As json_text(), NULL if absent or of another type; the string belongs to `object`. */
 const char *json_text_or_null(struct json_object *object, const char *name);
+/* As json_text_or_null(), with something else instead of NULL. */
+const char *json_text_or(struct json_object *object, const char *name, const char *otherwise);
+/* An item of a field that is an array; NULL behind its end, or if the field is absent or no array. */
+struct json_object *json_item_or_null(struct json_object *object, const char *name, size_t index);
 bool json_number(struct json_object *object, const char *name, uint64_t *number);
 bool json_switch(struct json_object *object, const char *name, bool *value);
 

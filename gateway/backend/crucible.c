@@ -381,16 +381,12 @@ static void free_crucible(struct crucible_backend *crucible)
 	free(crucible);
 }
 
-static void end_close(struct crucible_backend *crucible)
+static void end_close(void *context)
 {
+	struct crucible_backend *crucible = context;
 	struct backend_events events = crucible->base.events;
 	free_crucible(crucible);
 	events.step(events.context, BACKEND_CLOSED, 0, NULL);
-}
-
-static void on_client_closed(void *context)
-{
-	end_close(context);
 }
 
 static void crucible_close(struct backend *backend)
@@ -559,7 +555,7 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.store_record = on_store_record,
 		.report = on_report,
 		.changed = on_changed,
-		.closed = on_client_closed,
+		.closed = end_close,
 	};
 	memcpy(options.targets, crucible->targets, sizeof options.targets);
 	parse_region(activation->claim_id, &options.history_key);

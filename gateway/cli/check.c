@@ -44,8 +44,6 @@ static void check_config(const char *path, const struct config *config, struct f
 			"run_dir = %s: too long for the sockets in it", config->run_dir);
 }
 
-static const char *const target_names[VOLUME_TARGETS] = { "target_0", "target_1", "target_2" };
-
 static void check_image(const struct volume *volume, struct faults *faults)
 {
 	struct stat st;
@@ -78,7 +76,7 @@ static void check_pair(const struct volume *a, const struct volume *b, struct fa
 	for (unsigned i = 0; i < VOLUME_TARGETS * VOLUME_TARGETS; i++) {
 		const char *target = b->targets[i / VOLUME_TARGETS], *other = a->targets[i % VOLUME_TARGETS];
 		if (target && other && strcmp(target, other) == 0)
-			faults_add(faults, b->path, settings_line_of(b->path, target_names[i / VOLUME_TARGETS]),
+			faults_add(faults, b->path, settings_line_of(b->path, volume_target_names[i / VOLUME_TARGETS]),
 				"downstairs %s is also one of %s", target, a->name);
 	}
 	if (a->image && b->image && strcmp(a->image, b->image) == 0 && strcmp(a->host, b->host) == 0)

@@ -7,25 +7,15 @@
 
 static struct json_object *slot_at(struct json_object *volume, size_t index)
 {
-	struct json_object *crucible, *slots;
-	if (!json_object_object_get_ex(volume, "crucible", &crucible) ||
-		!json_object_object_get_ex(crucible, "slots", &slots) ||
-		!json_object_is_type(slots, json_type_array) || index >= json_object_array_length(slots))
-		return NULL;
-	return json_object_array_get_idx(slots, index);
-}
-
-static const char *text_of(struct json_object *slot, const char *name)
-{
-	const char *text = json_text_or_null(slot, name);
-	return text ? text : "";
+	struct json_object *crucible;
+	return json_object_object_get_ex(volume, "crucible", &crucible) ? json_item_or_null(crucible, "slots", index) : NULL;
 }
 
 static bool is_well(struct json_object *slot)
 {
 	bool in_sync = false;
 	json_switch(slot, "in_sync", &in_sync);
-	return in_sync && strcmp(text_of(slot, "state"), "active") == 0 && strcmp(text_of(slot, "trouble"), "none") == 0;
+	return in_sync && strcmp(json_text_or(slot, "state", ""), "active") == 0 && strcmp(json_text_or(slot, "trouble", ""), "none") == 0;
 }
 
 static void print_repair(struct json_object *slot)
@@ -43,10 +33,10 @@ static void print_repair(struct json_object *slot)
 static void print_slot(struct json_object *slot, size_t index)
 {
 	bool in_sync = false;
-	const char *error = text_of(slot, "last_error"), *advice = text_of(slot, "advice");
-	bool has_trouble = strcmp(text_of(slot, "trouble"), "none") != 0;
+	const char *error = json_text_or(slot, "last_error", ""), *advice = json_text_or(slot, "advice", "");
+	bool has_trouble = strcmp(json_text_or(slot, "trouble", ""), "none") != 0;
 	json_switch(slot, "in_sync", &in_sync);
-	printf("       slot %zu, %s: %s%s", index, text_of(slot, "target"), text_of(slot, "state"),
+	printf("       slot %zu, %s: %s%s", index, json_text_or(slot, "target", ""), json_text_or(slot, "state", ""),
 		in_sync ? "" : ", not in sync");
 	print_repair(slot);
 	if (has_trouble && error[0])
@@ -69,7 +59,7 @@ bool slots_are_degraded(struct json_object *volume)
 {
 	struct json_object *crucible, *slot;
 	if (json_object_object_get_ex(volume, "crucible", &crucible) &&
-		strcmp(text_of(crucible, "copies"), "serving") != 0)
+		strcmp(json_text_or(crucible, "copies", ""), "serving") != 0)
 		return true;
 	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
 		if (!is_well(slot))

@@ -7,26 +7,10 @@
 
 enum { WATCH_SECONDS = 2 };
 
-static const char *text_of(struct json_object *object, const char *name, const char *otherwise)
-{
-	const char *text = json_text_or_null(object, name);
-	return text ? text : otherwise;
-}
-
 static uint64_t number_of(struct json_object *object, const char *name)
 {
 	uint64_t number;
 	return json_number(object, name, &number) ? number : 0;
-}
-
-static struct json_object *volume_at(struct json_object *gateway, size_t index)
-{
-	struct json_object *volumes;
-	if (!json_object_object_get_ex(gateway, "volumes", &volumes) ||
-		!json_object_is_type(volumes, json_type_array) ||
-		index >= json_object_array_length(volumes))
-		return NULL;
-	return json_object_array_get_idx(volumes, index);
 }
 
 static void print_volume(struct json_object *gateway, struct json_object *volume)
@@ -38,9 +22,9 @@ static void print_volume(struct json_object *gateway, struct json_object *volume
 			(unsigned long long)number_of(volume, "generation"));
 	json_switch(volume, "flush_failed", &flush_failed);
 	printf("%-6llu %-24s %8s  %-8s %-9s %-11s %7llu %9llu%s\n",
-		(unsigned long long)number_of(gateway, "vmid"), text_of(volume, "name", "?"),
-		size_format(number_of(volume, "size"), size), text_of(volume, "backend", "?"),
-		text_of(volume, "state", "?"), generation,
+		(unsigned long long)number_of(gateway, "vmid"), json_text_or(volume, "name", "?"),
+		size_format(number_of(volume, "size"), size), json_text_or(volume, "backend", "?"),
+		json_text_or(volume, "state", "?"), generation,
 		(unsigned long long)number_of(volume, "connections"),
 		(unsigned long long)number_of(volume, "in_flight"), flush_failed ? "  flush failed" : "");
 	const char *reason = json_text_or_null(volume, "reason");
@@ -52,11 +36,11 @@ static void print_volume(struct json_object *gateway, struct json_object *volume
 static void print_gateway(struct json_object *gateway)
 {
 	struct json_object *volume;
-	for (size_t i = 0; (volume = volume_at(gateway, i)); i++)
+	for (size_t i = 0; (volume = json_item_or_null(gateway, "volumes", i)); i++)
 		print_volume(gateway, volume);
-	if (!volume_at(gateway, 0))
+	if (!json_item_or_null(gateway, "volumes", 0))
 		printf("%-6llu %-24s %8s  %-8s %-9s\n", (unsigned long long)number_of(gateway, "vmid"), "-",
-			"-", "-", text_of(gateway, "state", "?"));
+			"-", "-", json_text_or(gateway, "state", "?"));
 	const char *reason = json_text_or_null(gateway, "reason");
 	if (reason)
 		printf("       %s\n", reason);
@@ -65,13 +49,13 @@ static void print_gateway(struct json_object *gateway)
 /* Something that was started does not do what it should. */
 static bool is_degraded(struct json_object *gateway)
 {
-	const char *state = text_of(gateway, "state", "");
+	const char *state = json_text_or(gateway, "state", "");
 	if (strcmp(state, "fenced") == 0 || strcmp(state, "silent") == 0)
 		return true;
 	struct json_object *volume;
-	for (size_t i = 0; (volume = volume_at(gateway, i)); i++) {
+	for (size_t i = 0; (volume = json_item_or_null(gateway, "volumes", i)); i++) {
 		bool flush_failed = false;
-		const char *volume_state = text_of(volume, "state", "");
+		const char *volume_state = json_text_or(volume, "state", "");
 		json_switch(volume, "flush_failed", &flush_failed);
 		if (flush_failed || strcmp(volume_state, "failed") == 0 || strcmp(volume_state, "fenced") == 0 ||
 			slots_are_degraded(volume))

@@ -89,18 +89,25 @@ int claim_extend(const struct config *config, const char *volume, uint64_t now,
 	return status;
 }
 
+int claim_load(const struct config *config, const char *volume, const char *claim_id, struct record *record,
+	struct reason *reason)
+{
+	int status = record_load(config, volume, record, reason);
+	if (status == -ENOENT)
+		return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim record is gone", volume);
+	if (status == 0 && strcmp(record->claim_id, claim_id) != 0)
+		return reason_set(reason, -EOWNERDEAD, "%s: fenced: node %s has claimed it", volume, record->node);
+	return status;
+}
+
 int claim_store_copies(const struct config *config, const char *volume, const char *claim_id,
 	const struct record_copies *copies, struct reason *reason)
 {
 	for (;;) {
 		struct record present;
-		int status = record_load(config, volume, &present, reason);
-		if (status == -ENOENT)
-			return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim record is gone", volume);
+		int status = claim_load(config, volume, claim_id, &present, reason);
 		if (status < 0)
 			return status;
-		if (strcmp(present.claim_id, claim_id) != 0)
-			return reason_set(reason, -EOWNERDEAD, "%s: fenced: node %s has claimed it", volume, present.node);
 		if (present.released)
 			return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim has been released", volume);
 		struct record changed = present;

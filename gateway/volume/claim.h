@@ -38,6 +38,11 @@ int claim_extend(const struct config *config, const char *volume, uint64_t now,
 int claim_release(const struct config *config, const char *volume, const char *claim_id,
 	struct reason *reason);
 
+/* Loads the record, which must carry this claim's id. Returns 0, -EOWNERDEAD if it does not or is gone, or another
+ * errno. */
+int claim_load(const struct config *config, const char *volume, const char *claim_id, struct record *record,
+	struct reason *reason);
+
 /* Stores which copies count in the record of a claim that is ours. Idempotent, so it may be repeated when its
  * outcome is unknown. Returns 0, -EOWNERDEAD if the record no longer carries the id, or another errno. */
 int claim_store_copies(const struct config *config, const char *volume, const char *claim_id,

@@ -241,25 +241,6 @@ void ownership_close(struct ownership *ownership)
 
 /* holding volumes */
 
-static int lost(const char *volume, const struct record *present, struct reason *reason)
-{
-	if (!present)
-		return reason_set(reason, -EOWNERDEAD, "%s: fenced: its claim record is gone", volume);
-	return reason_set(reason, -EOWNERDEAD, "%s: fenced: node %s has claimed it", volume, present->node);
-}
-
-/* Loads the record that must carry `claim_id`. */
-static int load_own_record(const struct config *config, const char *volume, const char *claim_id,
-	struct record *record, struct reason *reason)
-{
-	int status = record_load(config, volume, record, reason);
-	if (status == -ENOENT)
-		return lost(volume, NULL, reason);
-	if (status == 0 && strcmp(record->claim_id, claim_id) != 0)
-		return lost(volume, record, reason);
-	return status;
-}
-
 /* Uses the generation up, durably, before anybody sees it. */
 static int use_generation(struct ownership *ownership, struct entry *entry, uint64_t generation,
 	struct hold *hold, struct reason *reason)
@@ -301,7 +282,7 @@ static int hold_resumed(struct ownership *ownership, struct entry *entry, uint64
 			entry->volume, ownership->role_path, (unsigned long long)ownership->vmid);
 	if (entry->last_used >= hold->claim.generation_last) {
 		int status = claim_extend(ownership->config, entry->volume, now, &hold->claim, reason);
-		if (status == -ESTALE) /* somebody was here since load_own_record() */
+		if (status == -ESTALE) /* somebody was here since claim_load() */
 			return -EOWNERDEAD;
 		if (status < 0)
 			return status;
@@ -319,8 +300,7 @@ int ownership_hold(struct ownership *ownership, const struct volume *volume, uin
 	struct entry *entry = find_entry(ownership, volume->name);
 	if (!entry)
 		return hold_fresh(ownership, volume, now, hold, reason);
-	int status =
-		load_own_record(ownership->config, volume->name, entry->claim_id, &hold->claim, reason);
+	int status = claim_load(ownership->config, volume->name, entry->claim_id, &hold->claim, reason);
 	if (status < 0)
 		return status;
 	if (hold->claim.released) { /* we died between the two steps of a release */
@@ -336,7 +316,7 @@ int ownership_check(const struct ownership *ownership, const char *volume, const
 	struct reason *reason)
 {
 	struct record record;
-	return load_own_record(ownership->config, volume, hold->claim.claim_id, &record, reason);
+	return claim_load(ownership->config, volume, hold->claim.claim_id, &record, reason);
 }
 
 int ownership_release(struct ownership *ownership, const char *volume, struct reason *reason)
@@ -357,11 +337,11 @@ int ownership_drop(struct ownership *ownership, const char *volume, struct reaso
 	struct record ours, released;
 	if (!entry)
 		return reason_set(reason, -EOWNERDEAD, "%s: is not claimed by this process", volume);
-	int status = load_own_record(ownership->config, volume, entry->claim_id, &ours, reason);
+	int status = claim_load(ownership->config, volume, entry->claim_id, &ours, reason);
 	if (status == 0) /* the record last: what is left by a crash before then claims nothing */
 		status = ownership_release(ownership, volume, reason);
 	if (status == 0) /* again, as somebody may have taken it by force since */
-		status = load_own_record(ownership->config, volume, ours.claim_id, &released, reason);
+		status = claim_load(ownership->config, volume, ours.claim_id, &released, reason);
 	return status < 0 ? status : record_remove(ownership->config, volume, &released, reason);
 }
 

@@ -11,6 +11,7 @@
 #include "volume/target.h"
 
 const char *const volume_backends[] = { "file", "crucible", NULL };
+const char *const volume_target_names[VOLUME_TARGETS] = { "target_0", "target_1", "target_2" };
 
 #define AT(member) offsetof(struct volume, member)
 #define VOLUME_SUFFIX ".conf"
@@ -136,9 +137,9 @@ static int check_crucible(const struct volume *volume, struct faults *faults)
 {
 	int status = 0;
 	for (unsigned i = 0; i < VOLUME_TARGETS; i++) {
-		char name[] = "target_0", host[TARGET_HOST_MAX];
+		const char *name = volume_target_names[i];
+		char host[TARGET_HOST_MAX];
 		uint16_t port;
-		name[sizeof name - 2] += (char)i;
 		if (!volume->targets[i])
 			status = faults_add(faults, volume->path, 0, "[crucible] has no %s", name);
 		else if (target_parse(volume->targets[i], host, &port) < 0)

@@ -40,6 +40,7 @@ int vmid_parse(const char *text, uint64_t *vmid);
 
 enum volume_backend { VOLUME_BACKEND_FILE, VOLUME_BACKEND_CRUCIBLE };
 extern const char *const volume_backends[];
+extern const char *const volume_target_names[VOLUME_TARGETS]; /* of the settings in [crucible] */
 
 struct volume {
 	char name[VOLUME_NAME_MAX];

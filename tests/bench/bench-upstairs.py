@@ -17,7 +17,6 @@ import random
 import re
 import resource
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,10 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from support.ports import is_free  # noqa: E402
 
 BUILD = Path(os.environ.get("TB4_BUILD", Path(__file__).resolve().parents[2] / "build"))
 IO = BUILD / "tests" / "tools" / "upstairs-io"
@@ -42,15 +45,6 @@ ROWS = {  # name: (operation, depth, length)
     "1M-read-4": ("read", 4, 1 << 20), "1M-write-4": ("write", 4, 1 << 20),
 }
 CLIENTS = ["ours", "crutest", "floor", "ours-encrypted", "crutest-encrypted"]
-
-
-def is_free(port):
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 def free_ports():

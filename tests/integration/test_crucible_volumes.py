@@ -69,16 +69,24 @@ def copy_out(gateway, path):
     run("nbdcopy", gateway.uri(), path)
 
 
-def load(gateway, *options, stop_file=None):
+def load(gateway, stop_file):
     """nbd-history in the background, from the moment on that its region is zeroed."""
     words = [HISTORY, "--region", "16M", "--max", "128K", "--align", "4096", "--connections", "3", "--depth", "8", "--wait",
-             *(["--stop-file", stop_file] if stop_file else []), *options, gateway.socket, "vm-200-disk-0"]
+             "--stop-file", stop_file, gateway.socket, "vm-200-disk-0"]
     history = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     assert history.stdout.readline() == "ready\n", history.stderr.read()
     history.stdin.write("go\n")
     history.stdin.flush()
     return history
+
+
+def serve_under_load(volume, node, tmp_path):
+    """(the gateway of a new volume, its load, the file that ends the load)"""
+    create(node, volume)
+    gateway = node.start()
+    stop_file = tmp_path / "stop"
+    return gateway, load(gateway, stop_file), stop_file
 
 
 def end(history, stop_file, timeout=100):
@@ -128,10 +136,7 @@ def test_orderly_stop_leaves_a_clean_record_and_nothing_else(volume, node):
 @both
 def test_kill_of_the_gateway_under_load_loses_nothing(volume, node, tmp_path):
     """The next one takes the history over: no copy is mended from another."""
-    create(node, volume)
-    gateway = node.start()
-    stop_file = tmp_path / "stop"
-    history = load(gateway, stop_file=stop_file)
+    gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     for _ in range(4):
         time.sleep(0.3)
         gateway.kill()
@@ -144,10 +149,7 @@ def test_kill_of_the_gateway_under_load_loses_nothing(volume, node, tmp_path):
 
 @both
 def test_guest_goes_on_while_one_downstairs_is_away_and_all_are_equal_when_it_is_back(volume, node, tmp_path):
-    create(node, volume)
-    gateway = node.start()
-    stop_file = tmp_path / "stop"
-    history = load(gateway, stop_file=stop_file)
+    gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     for slot in (1, 0, 2):
         time.sleep(0.3)
         volume.sleds[slot].kill()
@@ -167,10 +169,7 @@ def test_guest_goes_on_while_one_downstairs_is_away_and_all_are_equal_when_it_is
 @both
 def test_wiped_downstairs_is_filled_again_under_load(make_volume, node, kind, tmp_path):
     volume = make_volume(kind, extents=EXTENTS)
-    create(node, volume)
-    gateway = node.start()
-    stop_file = tmp_path / "stop"
-    history = load(gateway, stop_file=stop_file)
+    gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     time.sleep(0.5)
     victim = volume.sleds[1]
     victim.kill()
@@ -188,10 +187,7 @@ def test_wiped_downstairs_is_filled_again_under_load(make_volume, node, kind, tm
 
 @both
 def test_requests_wait_while_all_downstairs_are_away(volume, node, tmp_path):
-    create(node, volume)
-    gateway = node.start()
-    stop_file = tmp_path / "stop"
-    history = load(gateway, stop_file=stop_file)
+    gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     time.sleep(0.3)
     for one in volume.sleds:
         one.kill()

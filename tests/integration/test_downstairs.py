@@ -11,12 +11,12 @@ import uuid
 import pytest
 
 from support.crucible import U64_MAX, xxh64
-from support.downstairs import UPSTREAM, UPSTREAM_MISSING, OwnDownstairs, UpstreamDownstairs, is_free, pause
+from support.downstairs import BLOCK, UPSTREAM, UPSTREAM_MISSING, OwnDownstairs, UpstreamDownstairs, fill, pause
 from support.node import wait_until
+from support.ports import is_free
 
 KINDS = {"own": OwnDownstairs, "upstream": UpstreamDownstairs}
 ABORTED = -6
-BLOCK = 512
 
 
 @pytest.fixture(params=KINDS)
@@ -38,10 +38,6 @@ def make(request, tmp_path):
 @pytest.fixture
 def downstairs(make):
     return make()
-
-
-def fill(value, blocks=1):
-    return b"".join(bytes([value + i]) * BLOCK for i in range(blocks))
 
 
 def fill_of(upstairs, block):

@@ -6,9 +6,8 @@ import time
 import pytest
 
 from support.crucible import Closed, xxh64
-from support.downstairs import OWN, UPSTREAM, UPSTREAM_MISSING, OwnDownstairs, UpstreamDownstairs, pause
+from support.downstairs import BLOCK, OWN, UPSTREAM, UPSTREAM_MISSING, OwnDownstairs, UpstreamDownstairs, fill, pause
 
-BLOCK = 512
 KILLED = -signal.SIGKILL
 
 
@@ -28,10 +27,6 @@ def make(tmp_path):
 @pytest.fixture
 def downstairs(make):
     return make()
-
-
-def fill(value, blocks=1):
-    return b"".join(bytes([value + i]) * BLOCK for i in range(blocks))
 
 
 def first_byte(upstairs, block):

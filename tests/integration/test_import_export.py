@@ -18,19 +18,6 @@ from support.outcome import node_tree, refused, tree, without_locks
 MIB = 1 << 20
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 128 KiB."""
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", directory], check=False,
-                             capture_output=True)
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield directory
-    subprocess.run(["umount", "-l", directory], check=True)
-
-
 def random_bytes(length, seed=1):
     return random.Random(seed).randbytes(length)
 

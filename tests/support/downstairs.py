@@ -17,21 +17,19 @@ import uuid
 
 from .crucible import Upstairs, wait_for_port
 from .node import BUILD, wait_until
+from .ports import is_free
 
 OWN = BUILD / "tests" / "downstairs" / "tb4-test-downstairs"
 UPSTREAM = os.environ.get("CRUCIBLE_DOWNSTAIRS") or shutil.which("crucible-downstairs")
 UPSTREAM_MISSING = "upstream's crucible-downstairs is neither on the PATH nor named by CRUCIBLE_DOWNSTAIRS"
 REPAIR_PORT_OFFSET = 4000
+BLOCK = 512
 MEMORY_LIMIT = 8000000 << 10  # a wedged upstream downstairs would take all there is
 
 
-def is_free(port):
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+def fill(value, blocks=1):
+    """The data of so many blocks of the default size, each full of a value of its own."""
+    return b"".join(bytes([value + i]) * BLOCK for i in range(blocks))
 
 
 def free_port():
@@ -48,7 +46,7 @@ class Downstairs:
     kind = None
     arguments = ()  # of the process, beside the usual ones
 
-    def __init__(self, directory, block_size=512, extent_size=4, extent_count=3, encrypted=False, read_only=False):
+    def __init__(self, directory, block_size=BLOCK, extent_size=4, extent_count=3, encrypted=False, read_only=False):
         self.directory = directory
         self.block_size, self.extent_size, self.extent_count = block_size, extent_size, extent_count
         self.encrypted, self.read_only = encrypted, read_only

@@ -177,7 +177,10 @@ static void a_small_file_is_enough(void **state)
 
 static struct volume new_volume(const char *name, uint64_t size)
 {
-	struct volume volume = { .size = size, .host = strdup("node-a") };
+	struct volume volume = { 0 };
+	assert_int_equal(settings_default(volume_table, volume_table_size, &volume), 0);
+	volume.size = size;
+	volume.host = strdup("node-a");
 	snprintf(volume.name, sizeof volume.name, "%s", name);
 	assert_int_equal(volume_name_parse(name, &volume.parsed), 0);
 	return volume;

@@ -127,7 +127,6 @@ struct job {
 	enum job_kind kind;
 	uint64_t start, count;
 	const struct history_entry *entry; /* WRITE, REPLAY */
-	uint64_t data_from;    /* REPLAY: block of the entry's data that `start` is */
 	uint64_t flush_number; /* FLUSH */
 	uint64_t covers;       /* FLUSH: entries below this number are durable where it is done */
 	struct upstairs_request *request; /* of a WRITE a list; NULL: our own */
