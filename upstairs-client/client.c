@@ -160,11 +160,12 @@ static uint64_t block_size_of(const struct client *client)
 	return size;
 }
 
-static int environment_take_data(void *context, struct upstairs_request *core, const struct crucible_message *response)
+static int environment_take_data(void *context, struct upstairs_request *core, uint64_t first,
+	const struct crucible_message *response)
 {
 	struct client *client = context;
 	struct client_request *request = container_of(core, struct client_request, core);
-	return integrity_take(client->integrity, response, request->buffer);
+	return integrity_take(client->integrity, response, (char *)request->buffer + first * block_size_of(client));
 }
 
 static int environment_check_block(void *context, const struct crucible_read_context *block_context, const void *data)

@@ -107,10 +107,7 @@ DAMAGES = [half_and_end, with_length(0), with_length(3), with_length(7), with_le
 
 # negotiation: each damage on a client of its own
 
-@pytest.mark.parametrize("name", [
-    "YesItsMe", "YouAreNowActive", "ExtentVersions",
-    pytest.param("RegionInfo", marks=pytest.mark.xfail(
-        strict=False, reason="known fault: where the wrong geometry comes first, the right ones are refused"))])
+@pytest.mark.parametrize("name", ["YesItsMe", "YouAreNowActive", "RegionInfo", "ExtentVersions"])
 def test_wrong_answer_in_the_negotiation(make_volume, relay, tmp_path, name):
     """The slot is not used; the two others serve. But a generation above ours is believed, whoever shows it: fenced."""
     volume = make_volume(extents=3, extent_size=8)

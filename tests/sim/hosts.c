@@ -112,12 +112,13 @@ static struct integrity *hashes(void)
 	return integrity;
 }
 
-static int take_data(void *context, struct upstairs_request *core, const struct crucible_message *response)
+static int take_data(void *context, struct upstairs_request *core, uint64_t first,
+	const struct crucible_message *response)
 {
 	struct guest_request *request = core->user;
 	(void)context;
-	int status = integrity_take(hashes(), response, request->data);
-	for (uint64_t i = 0; status == 0 && i < core->count; i++)
+	int status = integrity_take(hashes(), response, request->data + first * BLOCK);
+	for (uint64_t i = first; status == 0 && i < first + response->read_response.contexts.count; i++)
 		request->ids[i] = get_le64(request->data + i * BLOCK);
 	return status;
 }

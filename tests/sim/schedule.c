@@ -345,6 +345,8 @@ static void strike(struct world *world, enum fault fault)
 		break;
 	case FAULT_ROT:
 		sled_rot(sled, random_below(world, chance(world, 60) ? 3 : world->blocks));
+		if (chance(world, 30)) /* no copy has all of what is read */
+			sled_rot(&world->sleds[(sled->index + 1) % SLEDS], random_below(world, 3));
 		break;
 	case FAULT_MEMORY:
 		world->allocations_until_failure = 1 + (int)random_below(world, 30);

@@ -135,6 +135,7 @@ void sled_lose_power(struct sled *sled)
 	struct world *world = sled->world;
 	struct losing losing = { .world = world, .percent = (unsigned)random_below(world, 5) * 25 };
 	end_process(sled, chance(world, 50));
+	bool is_hollow = sled_is_hollow(sled);
 	for (uint32_t i = 0; i < world->region.extent_count; i++)
 		sled->is_torn = sled->is_torn || disk_unsynced(sled->disk, i) > 0;
 	disk_power_loss(sled->disk, survives, &losing);
@@ -142,6 +143,8 @@ void sled_lose_power(struct sled *sled)
 	if (losing.lost) {
 		cover(COVER_POWER_LOSSES_LOST);
 		checker_power_lost(world->checker, world->event);
+		/* torn behind numbers that say that all of it was flushed: if nobody was told, others may copy it */
+		world->was_torn = world->was_torn || is_hollow;
 	}
 	world->damaged_at = world->event;
 	trace(world, "sled %u: loses power%s", sled->index, losing.lost ? " and data" : "");
@@ -249,14 +252,12 @@ void sled_rot(struct sled *sled, uint64_t block)
 	unsigned good = 0;
 	for (unsigned i = 0; i < SLEDS; i++) {
 		const struct sled *other = &world->sleds[i];
-		bool is_whole = other != sled && world->stored.record.in_sync[i] && other->downstairs;
-		/* the core fails a read of blocks that are damaged on different copies: not covered yet */
-		for (uint64_t k = 0; is_whole && k < world->blocks; k++)
-			is_whole = sled_block_is_good(other, k);
-		good += is_whole;
+		good += other != sled && world->stored.record.in_sync[i] && other->downstairs && sled_block_is_good(other, block);
 	}
-	/* a downstairs would not start again with such a block in a dirty extent */
-	if (good < 2 || versions.dirty || versions.generation == 0)
+	/* A downstairs would not start again with such a block in a dirty extent; and between the look at a source and the
+	 * copies that are made of it nobody can see it. */
+	if (good < 2 || versions.dirty || versions.generation == 0 ||
+		(sled->downstairs && downstairs_repair_ready(sled->downstairs, (uint32_t)(block / world->region.extent_size))))
 		return;
 	disk_damage(sled->disk, block, PIECE_DATA);
 	world->was_torn = true;
@@ -285,7 +286,9 @@ bool sled_is_damaged(const struct sled *sled)
 		if (generation > shown)
 			shown = generation;
 	}
-	return (memcmp(known, &none, sizeof none) != 0 && memcmp(known, &sled->uuid, sizeof none) != 0) ||
+	bool is_known = memcmp(known, &none, sizeof none) != 0;
+	return (is_known && memcmp(known, &sled->uuid, sizeof none) != 0) ||
+		(!is_known && record->exists && shown > 0) || /* in place of another one, and not empty */
 		(record->in_sync[sled->index] && shown < record->stamped) || record->full_copy[sled->index] ||
 		sled_is_hollow(sled);
 }

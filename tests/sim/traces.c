@@ -768,20 +768,24 @@ static void trace_lied_in_a_write(struct world *world)
 	read_back(world, gateway);
 }
 
-/* A flush of the last extent is not synced on slot 0: its downstairs is killed between stamp and sync. */
-static struct gateway *killed_in_flush(struct world *world)
+/* A flush of a block's extent is not synced on slot 0: its downstairs is killed between stamp and sync. */
+static struct gateway *killed_in_flush_of(struct world *world, uint64_t block)
 {
 	struct gateway *gateway = start(world, 0);
-	uint64_t last = world->blocks - 1;
-	write_done(gateway, last);
+	write_done(gateway, block);
 	flush_done(gateway);
-	write_done(gateway, last);
+	write_done(gateway, block);
 	world->sleds[0].kill_in = 2; /* bitmap and versions */
 	world->holds_records = true;
 	submit(gateway, UPSTAIRS_FLUSH, 0);
 	execute(gateway, 0);
 	must(world, !world->sleds[0].downstairs, "the downstairs is killed in the flush");
 	return gateway;
+}
+
+static struct gateway *killed_in_flush(struct world *world)
+{
+	return killed_in_flush_of(world, world->blocks - 1);
 }
 
 static struct gateway *start_elsewhere(struct world *world, struct gateway *gateway)
@@ -825,6 +829,52 @@ static void trace_torn_behind(struct world *world)
 	disk_power_loss(world->sleds[0].disk, loses_block, NULL);
 	checker_power_lost(world->checker, world->event);
 	read_back(world, start_elsewhere(world, gateway));
+}
+
+/* The start that mends it is killed when it has mended another extent, which has the higher numbers from then on. */
+static void trace_torn_behind_a_mend(struct world *world)
+{
+	struct gateway *gateway = killed_in_flush_of(world, 0);
+	uint32_t last = (uint32_t)((world->blocks - 1) / world->region.extent_size);
+	submit(gateway, UPSTAIRS_WRITE, world->blocks - 1);
+	execute(gateway, 1);
+	execute(gateway, 2);
+	disk_power_loss(world->sleds[0].disk, loses_data, NULL);
+	checker_power_lost(world->checker, world->event);
+	host_lose(gateway->host, world);
+	schedule_pass(world, 0);
+	world->holds_records = false;
+	sled_start(&world->sleds[0]);
+	host_claim(&world->hosts[1], world);
+	gateway = &world->gateways[1];
+	const struct disk *copy = world->sleds[0].disk;
+	for (unsigned i = 0; i < 2000 && disk_versions(copy, last).generation < gateway->generation; i++) {
+		if (!schedule_step(world)) {
+			world->now += 10;
+			gateway_tick(gateway);
+		}
+	}
+	must(world, disk_versions(copy, last).generation == gateway->generation, "the last extent is mended");
+	must(world, !serves(gateway), "it does not serve yet");
+	read_back(world, take_over(world, gateway));
+}
+
+/* Each copy has lost another one of the blocks that are read. */
+static void trace_rotten_in_three_places(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	for (unsigned i = 0; i < SLEDS; i++)
+		write_done(gateway, i);
+	flush_done(gateway);
+	for (unsigned i = 0; i < SLEDS; i++) {
+		sled_rot(&world->sleds[i], i);
+		must(world, !sled_block_is_good(&world->sleds[i], i), "a block has rotted");
+	}
+	world->event++;
+	gateway_submit(gateway, UPSTAIRS_READ, 0, SLEDS);
+	schedule_pass(world, 10000);
+	must(world, gateway->request_count == 0, "the read is answered");
+	read_back(world, gateway);
 }
 
 /* No power is lost until the new owner's flush says that all is safe. */
@@ -982,6 +1032,8 @@ static const struct {
 	{ "torn", trace_torn },
 	{ "torn-unseen", trace_torn_unseen },
 	{ "torn-behind", trace_torn_behind },
+	{ "torn-behind-a-mend", trace_torn_behind_a_mend },
+	{ "rotten-in-three-places", trace_rotten_in_three_places },
 	{ "unsynced", trace_unsynced },
 	{ "wiped-again", trace_wiped_again },
 	{ "wiped-and-mended", trace_wiped_and_mended },

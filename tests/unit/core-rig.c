@@ -244,10 +244,11 @@ static void store_record(void *context, const struct upstairs_record *record)
 	rig->is_storing = true;
 }
 
-static int take_data(void *context, struct upstairs_request *core, const struct crucible_message *response)
+static int take_data(void *context, struct upstairs_request *core, uint64_t first,
+	const struct crucible_message *response)
 {
 	struct core_rig *rig = context;
-	return integrity_take(rig->integrity, response, ((struct rig_request *)core)->data);
+	return integrity_take(rig->integrity, response, ((struct rig_request *)core)->data + first * CORE_BLOCK);
 }
 
 static int check_block(void *context, const struct crucible_read_context *block_context, const void *data)

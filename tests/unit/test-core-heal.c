@@ -183,6 +183,58 @@ static void damaged_everywhere_fails_the_read_and_nothing_else(void **state)
 	core_rig_expect(&rig, 3, 1, 8);
 }
 
+static void damaged_in_different_places_is_read_block_by_block(void **state)
+{
+	(void)state;
+	rot(0, 2);
+	rot(1, 3);
+	rot(2, 5);
+	rot(1, 5);
+	core_rig_expect(&rig, 1, 8, 5);
+	core_rig_run(&rig);
+	for (uint64_t block = 1; block < 9; block++)
+		assert_true(core_rig_are_equal(&rig, block));
+	core_rig_expect(&rig, 1, 8, 5);
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
+		rot(i, 6);
+	rot(0, 2);
+	rot(1, 3);
+	rot(2, 4);
+	struct rig_request *read = core_rig_submit(&rig, UPSTAIRS_READ, 1, 8, 0);
+	core_rig_run(&rig);
+	assert_true(read->is_done);
+	assert_int_equal(read->error, -EIO);
+	core_rig_expect(&rig, 1, 5, 5);
+	core_rig_expect(&rig, 7, 2, 5);
+}
+
+/* The third slot comes and goes meanwhile, and what is read is written. */
+static void reading_block_by_block_bears_losses_and_writes(void **state)
+{
+	(void)state;
+	for (unsigned at = 0; at < 40; at++) {
+		rot(0, 2);
+		rot(1, 3);
+		struct rig_request *read = core_rig_submit(&rig, UPSTAIRS_READ, 1, 8, 0);
+		for (unsigned i = 0; i < at; i++)
+			core_rig_step(&rig);
+		core_rig_stop_sled(&rig, 2);
+		struct rig_request *write = core_rig_submit(&rig, UPSTAIRS_WRITE, 4, 4, 5);
+		for (unsigned i = 0; i < 3; i++)
+			core_rig_step(&rig);
+		core_rig_start_sled(&rig, 2);
+		core_rig_pass(&rig, 20000);
+		assert_true(read->is_done && write->is_done);
+		assert_int_equal(write->error, 0);
+		assert_int_equal(read->error, 0);
+		for (size_t i = 0; i < 8 * CORE_BLOCK; i++)
+			assert_int_equal(read->data[i], 5);
+		core_rig_expect(&rig, 1, 8, 5);
+		core_rig_flush(&rig);
+		core_rig_run(&rig);
+	}
+}
+
 static void two_of_three_damaged_are_healed_by_the_third(void **state)
 {
 	(void)state;
@@ -293,6 +345,8 @@ int main(void)
 		plain_and_encrypted(a_write_under_way_is_what_is_read),
 		plain_and_encrypted(good_copies_that_differ_are_reported_and_left_alone),
 		plain_and_encrypted(damaged_everywhere_fails_the_read_and_nothing_else),
+		plain_and_encrypted(damaged_in_different_places_is_read_block_by_block),
+		plain_and_encrypted(reading_block_by_block_bears_losses_and_writes),
 		plain_and_encrypted(two_of_three_damaged_are_healed_by_the_third),
 		plain(bytes_where_nothing_was_ever_written_are_wiped),
 		plain(never_written_against_written_is_nobody_s_guess),

@@ -73,6 +73,7 @@ struct slot {
 	struct crucible_address peer, repair_address;
 	struct crucible_uuid region;
 	bool has_region;
+	struct crucible_region shows; /* REGION: what it has answered; block size 0: it has not */
 	struct version *versions; /* by extent */
 	uint64_t shown;           /* the highest generation among them */
 	struct list outstanding;  /* struct job.slot_links: sent, not answered, in the order of sending */
@@ -151,7 +152,8 @@ struct upstairs {
 	uint64_t generation, now;
 	enum upstairs_state state;
 	char reason[200];
-	struct crucible_region region; /* of the first slot that said it; block_size 0: not known */
+	struct crucible_region region; /* what of it is expected, 0: anything; with has_geometry what two slots show */
+	bool has_geometry;
 	struct slot slots[UPSTAIRS_SLOTS];
 
 	struct upstairs_record record; /* as last stored */
@@ -299,6 +301,8 @@ bool reads_may_answer(struct upstairs *upstairs, struct job *job);
 void reads_lost(struct upstairs *upstairs, struct job *job, unsigned index);
 /* The request is answered: its jobs that are still on their way do not know it any more. */
 void reads_leave(struct upstairs *upstairs, struct upstairs_request *request);
+/* Its data are there. True if they are those of one block, and another one has been asked for. */
+bool reads_go_on(struct upstairs *upstairs, struct upstairs_request *request);
 /* Reads that no slot could take are sent. */
 void reads_retry(struct upstairs *upstairs);
 void reads_fail_all(struct upstairs *upstairs, int error);

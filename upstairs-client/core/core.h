@@ -63,7 +63,8 @@ struct upstairs_request {
 	struct list link;
 	struct job *jobs[UPSTAIRS_SLOTS]; /* READ: on their way, by slot */
 	bool asked[UPSTAIRS_SLOTS];       /* READ: and has answered badly, if it has no job */
-	uint64_t at;                      /* WRITE_ZEROES: the first block of no part yet */
+	bool is_single;                   /* READ: no copy has all of it, so block by block */
+	uint64_t at;                      /* WRITE_ZEROES: the first block of no part yet; READ: the single one */
 	unsigned parts;                   /* WRITE_ZEROES: under way */
 	int error;
 };
@@ -94,9 +95,10 @@ struct upstairs_environment {
 	/* Data of a write stays where it is until the slot has answered or disconnect() is called. */
 	void (*send)(void *context, unsigned slot, const struct crucible_message *message);
 	void (*store_record)(void *context, const struct upstairs_record *record);
-	/* Checks the answer to a read of `request` and takes its data. Returns 0, or -EBADMSG if hash, tag or
-	 * kind of a block is not as it must be; another slot is asked then. */
-	int (*take_data)(void *context, struct upstairs_request *request, const struct crucible_message *response);
+	/* Checks the answer to a read of `request` and takes its data, which are those from block `first` of the request
+	 * on. Returns 0, or -EBADMSG if hash, tag or kind of a block is not as it must be; another slot is asked then. */
+	int (*take_data)(void *context, struct upstairs_request *request, uint64_t first,
+		const struct crucible_message *response);
 	/* Is the block what its context says? 0 or -EBADMSG. */
 	int (*check_block)(void *context, const struct crucible_read_context *block_context, const void *data);
 	/* The context of a block of zeros: `data` are block_size zeros, to be encrypted in place if the region is.

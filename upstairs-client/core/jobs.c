@@ -314,13 +314,14 @@ static void complete(struct upstairs *upstairs, struct upstairs_request *request
 void job_answer(struct upstairs *upstairs, struct job *job, int error)
 {
 	struct upstairs_request *requests = job->request;
-	if (requests && job->kind == JOB_READ)
+	bool is_read = job->kind == JOB_READ;
+	if (requests && is_read)
 		reads_leave(upstairs, requests);
 	job->is_answered = true;
 	job->request = NULL;
 	if (requests && requests->operation == UPSTAIRS_WRITE_ZEROES)
 		zeroes_answered(requests, error);
-	else
+	else if (!(requests && is_read && error == 0 && reads_go_on(upstairs, requests)))
 		complete(upstairs, requests, error);
 }
 

@@ -5,7 +5,8 @@
  * answer to the one before. Any error or lost connection ends it; the activation begins again.
  *
  * Before these, the source's copy is looked at, if power may have been lost while it was written: it is dirty, or
- * carries the highest stamp of its slot, and the record was not released.
+ * was flushed since the activation that the record speaks of, and the record was not released. (Not only the highest
+ * stamp of its slot: a mend that was cut short has put higher ones on other extents.)
  *
  *  1. Every block must fit its context. One that does not is written there as another source has it. If none has it,
  *     it stays as it is, and is an error to whoever reads it; but data without a context in an extent that was never
@@ -87,8 +88,7 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 		}
 	}
 	bool needed = was_flushed && !is_clean;
-	planned->is_suspect =
-		best->dirty || (best->generation > 0 && !is_clean && same_stamp(best, &highest[planned->source]));
+	planned->is_suspect = best->dirty || (best->generation > 0 && !is_clean && best->generation >= upstairs->record.stamped);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (!upstairs->in_activation[i] || i == planned->source)
 			continue;

@@ -6,12 +6,14 @@
  *     sent twice, and 100 a second, but 32 at once, so that one slot that stops holds up nobody.
  *  2. Each of these sendings is a job of its own, so that ids stay the order of sending on every connection, and
  *     writes that come later wait, on each slot, for what was sent there.
- *  3. A block that is not what its context says is never given to the guest: the next slot is asked. The read fails
- *     only when every named slot has answered, and badly.
+ *  3. A block that is not what its context says is never given to the guest: the next slot is asked. Copies may be
+ *     damaged in different places: what no slot has as a whole is read block by block. The read fails only when every
+ *     named slot has answered, and badly, for the same block.
  *  4. A good answer is held until every overlapping write that was submitted before its job is acknowledged: a value
  *     that may yet vanish must not be seen. What was submitted later it cannot contain, as that waits for it.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "core/core-internal.h"
 
@@ -115,7 +117,9 @@ static bool pay(struct upstairs *upstairs)
 /* False if it could not be sent. */
 static bool ask(struct upstairs *upstairs, struct upstairs_request *request, unsigned index)
 {
-	struct job *job = job_new(upstairs, JOB_READ, request->start, request->count);
+	struct job *job = request->is_single
+		? job_new(upstairs, JOB_READ, request->start + request->at, 1)
+		: job_new(upstairs, JOB_READ, request->start, request->count);
 	if (!job)
 		return false;
 	job->sent_at = upstairs->clock;
@@ -159,6 +163,12 @@ static int try_another(struct upstairs *upstairs, struct upstairs_request *reque
 static void ask_another(struct upstairs *upstairs, struct upstairs_request *request)
 {
 	int status = try_another(upstairs, request);
+	if (status < 0 && !request->is_single && request->count > 1) {
+		request->is_single = true;
+		request->at = 0;
+		memset(request->asked, 0, sizeof request->asked);
+		status = try_another(upstairs, request);
+	}
 	if (status < 0)
 		upstairs->environment.complete(upstairs->environment.context, request, status);
 }
@@ -167,11 +177,19 @@ int reads_start(struct upstairs *upstairs, struct upstairs_request *request)
 {
 	save(upstairs, 1);
 	list_init(&request->link);
-	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		request->jobs[i] = NULL;
-		request->asked[i] = false;
-	}
+	memset(request->jobs, 0, sizeof request->jobs);
+	memset(request->asked, 0, sizeof request->asked);
+	request->is_single = false;
 	return try_another(upstairs, request);
+}
+
+bool reads_go_on(struct upstairs *upstairs, struct upstairs_request *request)
+{
+	if (!request->is_single || ++request->at == request->count)
+		return false;
+	memset(request->asked, 0, sizeof request->asked);
+	ask_another(upstairs, request);
+	return true;
 }
 
 void reads_retry(struct upstairs *upstairs)
@@ -276,7 +294,8 @@ static void take(struct upstairs *upstairs, struct job *job, unsigned index, con
 		job_free_if_over(upstairs, job);
 		return;
 	}
-	if (upstairs->environment.take_data(upstairs->environment.context, request, message) == 0) {
+	uint64_t first = request->is_single ? request->at : 0;
+	if (upstairs->environment.take_data(upstairs->environment.context, request, first, message) == 0) {
 		for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 			if (i != index)
 				let_go(request, i);

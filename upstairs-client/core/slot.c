@@ -74,6 +74,7 @@ void upstairs_connected(struct upstairs *upstairs, unsigned index, const struct 
 	slot->phase = SLOT_HELLO;
 	slot->peer = *peer;
 	slot->base = 0;
+	slot->shows.block_size = 0;
 	slot->last_heard = slot->last_ping = slot->connected_at = upstairs->now;
 	struct crucible_message hello = { .type = CRUCIBLE_HERE_I_AM };
 	hello.here_i_am.version = CRUCIBLE_PROTOCOL_VERSION;
@@ -268,6 +269,12 @@ static bool is_another(const struct crucible_uuid *expected, const struct crucib
 	return !is_zero_uuid(expected) && memcmp(expected, &region->uuid, sizeof *expected) != 0;
 }
 
+/* Has it answered, and waits for another one to say the same? */
+static bool has_shown(const struct slot *slot)
+{
+	return slot->phase == SLOT_REGION && slot->shows.block_size != 0;
+}
+
 /* Is it the region that belongs here? */
 static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 	const struct crucible_region *region)
@@ -278,11 +285,50 @@ static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 		return "another region than the one that belongs to this slot";
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *other = &upstairs->slots[i];
-		if (i != index && other->has_region &&
-			memcmp(&other->region, &region->uuid, sizeof region->uuid) == 0)
+		const struct crucible_uuid *its = has_shown(other) ? &other->shows.uuid : &other->region;
+		if (i != index && (other->has_region || has_shown(other)) && memcmp(its, &region->uuid, sizeof *its) == 0)
 			return "the same region as another slot";
 	}
 	return NULL;
+}
+
+/* Until two slots show the same geometry none is believed: a slot that is wrong may be the first that answers. */
+static void settle_geometry(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	unsigned others = 0;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *other = &upstairs->slots[i];
+		if (i == index || !has_shown(other))
+			continue;
+		if (fits(&slot->shows, &other->shows)) {
+			upstairs->region = slot->shows;
+			upstairs->has_geometry = true;
+			return;
+		}
+		others++;
+	}
+	if (others == 1) {
+		blame(slot, UPSTAIRS_TROUBLE_MISFIT, "its geometry is not that of another slot: the third one decides");
+		core_report(upstairs, index, "%s", slot->error);
+	} else if (others == 2) {
+		core_refuse(upstairs, "the slots show three different geometries");
+	}
+}
+
+static void ask_versions(struct upstairs *upstairs, unsigned index)
+{
+	struct slot *slot = &upstairs->slots[index];
+	if (!has_shown(slot))
+		return;
+	if (!fits(&slot->shows, &upstairs->region)) {
+		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_MISFIT, "its geometry is not that of the volume");
+		return;
+	}
+	slot->region = slot->shows.uuid;
+	slot->has_region = true;
+	slot->phase = SLOT_VERSIONS;
+	send(upstairs, index, &(struct crucible_message){ .type = CRUCIBLE_EXTENT_VERSIONS_PLEASE });
 }
 
 static void take_region(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
@@ -305,11 +351,11 @@ static void take_region(struct upstairs *upstairs, unsigned index, const struct 
 		slot_fail(upstairs, index, UPSTAIRS_TROUBLE_WRONG_REGION, "%s", wrong);
 		return;
 	}
-	upstairs->region = *region;
-	slot->region = region->uuid;
-	slot->has_region = true;
-	slot->phase = SLOT_VERSIONS;
-	send(upstairs, index, &(struct crucible_message){ .type = CRUCIBLE_EXTENT_VERSIONS_PLEASE });
+	slot->shows = *region;
+	if (!upstairs->has_geometry)
+		settle_geometry(upstairs, index);
+	for (unsigned i = 0; upstairs->has_geometry && i < UPSTAIRS_SLOTS; i++)
+		ask_versions(upstairs, i);
 }
 
 static void take_versions(struct upstairs *upstairs, unsigned index, const struct crucible_message *message)
