@@ -350,7 +350,7 @@ void disk_damage(struct disk *disk, uint64_t block, enum disk_piece piece)
 	uint8_t *image = need_image(disk, (uint32_t)(block / disk->layout.blocks));
 	block %= disk->layout.blocks;
 	if (piece == PIECE_DATA) {
-		image[image_data_at(&disk->layout, block)] ^= 1;
+		image[image_data_at(&disk->layout, block) + 7] ^= 1; /* the highest byte of a number: it never makes zeros of it */
 		return;
 	}
 	for (unsigned slot = 0; slot < IMAGE_SLOTS; slot++) {

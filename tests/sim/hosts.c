@@ -184,14 +184,26 @@ static void check_answer(struct gateway *gateway, struct guest_request *request)
 		check_copies(world, request);
 }
 
-/* Is there a block among those that were read which no copy in sync has? */
-static bool is_torn_everywhere(const struct world *world, const struct upstairs_request *core)
+/* Is it what the gateway is writing just now? */
+static bool is_under_way(const struct gateway *gateway, uint64_t id)
 {
+	for (const struct guest_request *request = gateway->requests; request; request = request->next) {
+		if (request->is_open && id >= request->ids[0] && id < request->ids[0] + request->core.count)
+			return true;
+	}
+	return false;
+}
+
+/* Is there a block among those that were read which no copy in sync has, or not before a write that goes on? */
+static bool is_torn_everywhere(const struct gateway *gateway, const struct upstairs_request *core)
+{
+	const struct world *world = gateway->world;
 	for (uint64_t i = 0; i < core->count; i++) {
 		unsigned good = 0;
 		for (unsigned k = 0; k < SLEDS; k++) {
 			const struct sled *sled = &world->sleds[k];
-			good += world->stored.record.in_sync[k] && sled->downstairs && sled_block_is_good(sled, core->start + i);
+			good += world->stored.record.in_sync[k] && sled->downstairs && sled_block_is_good(sled, core->start + i) &&
+				!is_under_way(gateway, sled_block(sled, core->start + i));
 		}
 		if (good == 0)
 			return true;
@@ -218,7 +230,7 @@ static void complete(void *context, struct upstairs_request *core, int error)
 		cover(COVER_FAILED_REQUESTS);
 	else if (error == -EOPNOTSUPP && core->operation == UPSTAIRS_WRITE_ZEROES)
 		cover(COVER_ZEROES_REFUSED);
-	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn && is_torn_everywhere(world, core))
+	else if (error == -EIO && core->operation == UPSTAIRS_READ && world->was_torn && is_torn_everywhere(gateway, core))
 		cover(COVER_TORN);
 	else if (error != -ENOMEM)
 		violation(world, "a request fails with %d", error);
@@ -243,7 +255,7 @@ static bool is_counted(const struct gateway *gateway, unsigned slot)
 static void look_at_copies(struct gateway *gateway)
 {
 	struct world *world = gateway->world;
-	bool are_all_torn = true, is_one_torn = false;
+	bool are_all_torn = true;
 	for (unsigned i = 0; i < SLEDS; i++) {
 		struct sled *sled = &world->sleds[i];
 		if (!is_counted(gateway, i) || !sled->downstairs)
@@ -260,10 +272,17 @@ static void look_at_copies(struct gateway *gateway)
 			}
 		}
 		are_all_torn = are_all_torn && sled->is_torn;
-		is_one_torn = is_one_torn || sled->is_torn;
 		sled->is_torn = false;
 	}
-	world->was_torn = world->was_torn || are_all_torn || (gateway->mends_from_one && is_one_torn);
+	world->was_torn = world->was_torn || are_all_torn;
+}
+
+/* From its only source a mend copies what is torn, whether it ever serves or not. */
+static void look_at_lone_source(const struct gateway *gateway)
+{
+	for (unsigned i = 0; i < SLEDS; i++)
+		gateway->world->was_torn = gateway->world->was_torn ||
+			(gateway->upstairs->in_activation[i] && gateway->world->sleds[i].is_torn);
 }
 
 /* Traces c and d: a write that one disk has alone, a start without that, and then one with it. */
@@ -657,9 +676,10 @@ static void look_at_slots(struct gateway *gateway)
 	bool mends = upstairs->mend, repairs = upstairs->repair;
 	if (mends && !gateway->was_mending) {
 		cover(COVER_MENDS);
-		gateway->mends_from_one = mend_has_one_source(upstairs);
-		if (mend_has_one_source(upstairs))
+		if (mend_has_one_source(upstairs)) {
 			cover(upstairs->resumes ? COVER_RESUMED_FROM_ONE : COVER_MENDS_FROM_ONE);
+			look_at_lone_source(gateway);
+		}
 	}
 	gateway->was_mending = mends;
 	if (repairs && !gateway->was_repairing)

@@ -119,7 +119,6 @@ struct gateway {
 	struct guest_request *requests;
 	unsigned request_count;
 	bool ends_requested; /* deactivate */
-	bool mends_from_one; /* the last mend had one source */
 	uint64_t reads_left; /* blocks from the end on that a new owner's guest has not read yet */
 	/* for coverage */
 	enum slot_phase phases[SLEDS];
