@@ -3,19 +3,26 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <unistr.h>
 
 enum { DEPTH_OF_INPUT = 8, DEPTH_OF_OUTPUT = 32 };
 
+bool json_is_utf8(const char *text, size_t length)
+{
+	return !u8_check((const uint8_t *)text, length);
+}
+
 static struct json_object *parse(const char *text, size_t length, int depth)
 {
-	if (length > INT_MAX)
+	/* json-c 0.18 has a check of its own that refuses all but ASCII */
+	if (length > INT_MAX || !json_is_utf8(text, length))
 		return NULL;
 	struct json_tokener *tokener = json_tokener_new_ex(depth);
 	if (!tokener) {
 		errno = ENOMEM;
 		return NULL;
 	}
-	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 	struct json_object *object = json_tokener_parse_ex(tokener, text, (int)length);
 	bool whole = json_tokener_get_error(tokener) == json_tokener_success &&
 		json_tokener_get_parse_end(tokener) == length;

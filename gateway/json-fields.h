@@ -15,6 +15,9 @@
 /* The text of an object, which belongs to it. NULL without memory: json-c itself would leave pieces out. */
 const char *json_text_of(struct json_object *object, int flags);
 
+/* NBD clients and JSON readers take text for UTF-8. */
+bool json_is_utf8(const char *text, size_t length);
+
 /* Parses a text that must be exactly one object, at most 8 levels deep. NULL if it is not,
  * or without memory, then with errno ENOMEM, which it leaves alone otherwise.
  * The caller owns one reference: json_object_put(). */

@@ -10,15 +10,6 @@
 #include "volume/ports.h"
 #include "volume/target.h"
 
-/* NBD clients and JSON readers take text for UTF-8. */
-static bool is_utf8(const char *text)
-{
-	struct json_object *object = json_object_new_object();
-	bool valid = json_add_text(object, "text", text) && json_text_of(object, JSON_C_TO_STRING_PLAIN);
-	json_object_put(object);
-	return valid;
-}
-
 static int describe_file(const struct cli *cli, struct volume *volume, struct reason *reason)
 {
 	if (has_option(cli, OPTION_TARGET) || has_option(cli, OPTION_KEY_FILE))
@@ -79,7 +70,7 @@ static int describe(const struct cli *cli, const char *name, uint64_t size, stru
 	if (!volume_backends[volume->backend])
 		return reason_set(reason, -EINVAL, "--backend %s: this version has: file, crucible", backend);
 	const char *description = cli->values[OPTION_DESCRIPTION];
-	if (description && !is_utf8(description))
+	if (description && !json_is_utf8(description, strlen(description)))
 		return reason_set(reason, -EINVAL, "--description: not valid UTF-8");
 	volume->host = strdup(cli->config.node_name);
 	volume->description = description ? strdup(description) : NULL;

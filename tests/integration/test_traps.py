@@ -658,12 +658,29 @@ def test_t24_an_idle_client_is_not_dropped(make_volume, relay):
     assert all(len(one.connections) == 1 and one.sent("Ruok") for one in relays)
 
 
+def withhold_answers(relays, name):
+    """All of them from the first of these messages on, so that the client falls silent: a server that closes before it has
+    read everything takes back what it has just said."""
+    seen = set()
+
+    def withhold(_connection, frame):
+        if frame.message.name == name:
+            seen.add(frame.message.job_id)
+        return b"" if seen and frame.message.name in ("WriteAck", "FlushAck", "ReadResponse") else True
+
+    for one in relays:
+        one.hook = withhold
+    wait_until(lambda: seen, f"a {name} waits")
+    time.sleep(0.3)
+
+
 @both
 def test_t26_t31_superseded_on_one_slot_stops_all(make_volume, relay, kind):
     """W8 too: what waits is answered, with an error, and there is no further connection."""
     volume = make_volume(kind)
     relays = relay(volume)
     client = volume.load(depth=16)
+    withhold_answers(relays, "Write")
     volume.sleds[1].run(generation=volume.generation + 1)  # only this one has a new master
     status, _, log = client.end(10)
     assert status == 1 and f"superseded by generation {volume.generation + 1} on slot 1" in log
@@ -720,19 +737,7 @@ def test_w08_a_flush_that_waits_is_answered_when_it_is_superseded(make_volume, r
     volume = make_volume(kind)
     relays = relay(volume)
     client = volume.load(depth=16)
-    flushes = set()
-
-    def withhold(_connection, frame):
-        """All answers from the first flush on, so that the client falls silent: a server that closes before it has read
-        everything takes back what it has just said."""
-        if frame.message.name == "Flush":
-            flushes.add(frame.message.job_id)
-        return b"" if flushes and frame.message.name in ("WriteAck", "FlushAck", "ReadResponse") else True
-
-    for one in relays:
-        one.hook = withhold
-    wait_until(lambda: flushes, "a flush waits")
-    time.sleep(0.3)
+    withhold_answers(relays, "Flush")
     volume.sleds[0].run(generation=volume.generation + 1)
     status, _, log = client.end(10)
     assert status == 1 and "superseded" in log

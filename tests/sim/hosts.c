@@ -188,7 +188,8 @@ static void check_answer(struct gateway *gateway, struct guest_request *request)
 static bool is_under_way(const struct gateway *gateway, uint64_t id)
 {
 	for (const struct guest_request *request = gateway->requests; request; request = request->next) {
-		if (request->is_open && id >= request->ids[0] && id < request->ids[0] + request->core.count)
+		if (request->core.operation == UPSTAIRS_WRITE && id >= request->ids[0] &&
+			id < request->ids[0] + request->core.count)
 			return true;
 	}
 	return false;

@@ -47,6 +47,8 @@ PROOFS = {
     'torn': 'torn-source-trusted',
     'torn-unseen': 'no-mend-of-highest-stamp',
     'torn-behind': 'highest-stamp-of-all',
+    'torn-behind-a-mend': 'mend-looks-at-highest-stamp',
+    'rotten-in-three-places': 'read-as-a-whole-only',
     'unsynced': 'mend-syncs-nothing',
     'unwritten': 'unwritten-data-trusted',
     'wiped-again': 'must-show-not-raised',
