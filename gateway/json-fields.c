@@ -2,20 +2,57 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistr.h>
 
-enum { DEPTH_OF_INPUT = 8, DEPTH_OF_OUTPUT = 32 };
+#include "cleanup.h"
+
+enum {
+	DEPTH_OF_INPUT = 8,
+	DEPTH_OF_OUTPUT = 32,
+	ESCAPED_MAX = 3, /* bytes per byte: two become six, four become twelve */
+};
 
 bool json_is_utf8(const char *text, size_t length)
 {
 	return !u8_check((const uint8_t *)text, length);
 }
 
-static struct json_object *parse(const char *text, size_t length, int depth)
+/* The same text, with all but ASCII escaped: the strict mode of json-c 0.18 takes bytes beyond that for control
+ * characters. NULL if it is not UTF-8, or without memory, then with errno ENOMEM. */
+static char *escape(const char *text, size_t length, size_t *escaped_length)
 {
-	/* json-c 0.18 has a check of its own that refuses all but ASCII */
-	if (length > INT_MAX || !json_is_utf8(text, length))
+	CLEANUP_FREE char *escaped = malloc(length * ESCAPED_MAX + 1);
+	if (!escaped) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	char *end = escaped;
+	for (size_t at = 0; at < length;) {
+		ucs4_t character;
+		int size = u8_mbtoucr(&character, (const uint8_t *)text + at, length - at);
+		if (size < 0)
+			return NULL;
+		at += (size_t)size;
+		if (character < 0x80)
+			*end++ = (char)character;
+		else if (character < 0x10000)
+			end += sprintf(end, "\\u%04x", (unsigned)character);
+		else
+			end += sprintf(end, "\\u%04x\\u%04x", (unsigned)(0xd7c0 + (character >> 10)),
+				(unsigned)(0xdc00 + (character & 0x3ff)));
+	}
+	*escaped_length = (size_t)(end - escaped);
+	return take_pointer(&escaped);
+}
+
+static struct json_object *parse(const char *utf8, size_t utf8_length, int depth)
+{
+	size_t length;
+	CLEANUP_FREE char *text = utf8_length > INT_MAX / ESCAPED_MAX ? NULL : escape(utf8, utf8_length, &length);
+	if (!text)
 		return NULL;
 	struct json_tokener *tokener = json_tokener_new_ex(depth);
 	if (!tokener) {

@@ -59,8 +59,6 @@ int main(int argc, char **argv)
 	const char *config_path = NULL;
 	char program[32] = "tb4-gateway";
 	log_open(program, LOG_LEVEL_INFO);
-	/* libuv would end the process when the kernel has no memory for its ring, which gains us nothing */
-	setenv("UV_USE_IO_URING", "0", 1);
 	opterr = 0;
 	for (int option; (option = getopt_long(argc, argv, "", options, NULL)) != -1;) {
 		switch (option) {

@@ -1,4 +1,5 @@
 """The file backend's ways of moving bytes: on tmpfs, by O_DIRECT, through the page cache; by io_uring and by threads."""
+import ctypes
 import os
 import re
 import signal
@@ -125,6 +126,8 @@ def test_flush_of_a_direct_image_that_failed_may_succeed_later(make_node):
 @needs("strace")
 def test_requests_that_the_kernel_has_no_memory_for_are_submitted_again(buffered):
     """Nothing else need happen in the meantime."""
+    if ctypes.CDLL("libuv.so.1").uv_version() >= 0x012d00:
+        pytest.skip("needs a libuv before 1.45, which has no ring of its own: the calls of that would fail, too")
     gateway = start(buffered, strace("-e", "trace=io_uring_enter", "-e", "inject=io_uring_enter:error=EAGAIN:when=1..20"))
     assert gateway.volume_status()["file"]["engine"] == "io_uring"
     with gateway.connect() as client:

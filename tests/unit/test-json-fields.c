@@ -31,6 +31,27 @@ static void one_object_is_taken(void **state)
 		json_object_put(parsed(good[i]));
 }
 
+static void text_of_any_script_is_kept(void **state)
+{
+	(void)state;
+	static const char text[] = "a\xc3\xa4\xe2\x98\x83\xed\x9f\xbf\xee\x80\x80\xf0\x90\x80\x80\xf4\x8f\xbf\xbf";
+	char line[100], back[sizeof text];
+	snprintf(line, sizeof line, "{\"%s\":\"%s\"}", text, text);
+	struct json_object *object = parsed(line);
+	assert_true(json_text(object, text, back, sizeof back));
+	assert_string_equal(back, text);
+	json_object_put(object);
+	static const char *const bad[] = { "\xc3", "\xc3(", "\xc0\x80", "\xe2\x98", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xff", "\x80" };
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		snprintf(line, sizeof line, "{\"a\":\"%s\"}", bad[i]);
+		assert_null(parse(line));
+		snprintf(line, sizeof line, "{\"a\":1}%s", bad[i]);
+		assert_null(parse(line));
+	}
+	assert_null(parse("{\"a\":\xc3\xa4}"));
+	assert_null(parse("{\xc3\xa4\"a\":1}"));
+}
+
 static void what_is_not_exactly_one_object_is_refused(void **state)
 {
 	(void)state;
@@ -279,6 +300,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_object_is_taken),
+		cmocka_unit_test(text_of_any_script_is_kept),
 		cmocka_unit_test(what_is_not_exactly_one_object_is_refused),
 		cmocka_unit_test(a_zero_byte_is_no_end),
 		cmocka_unit_test(every_truncation_is_refused),
