@@ -185,7 +185,11 @@ int record_swap(const struct config *config, const char *volume, const struct re
 	/* What could not be read again must not take the place of what is there. */
 	struct record back;
 	const char *wrong;
-	if (record_decode(text, strlen(text), &back, &wrong) < 0)
+	errno = 0;
+	status = record_decode(text, strlen(text), &back, &wrong);
+	if (status < 0 && errno == ENOMEM)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume);
+	if (status < 0)
 		return reason_set(reason, -EINVAL, "%s: the claim cannot be recorded: %s", volume, wrong);
 	status = durable_file_write(path, text, strlen(text), reason);
 	return status < 0 ? status : compare(config, volume, fresh, reason);
