@@ -176,14 +176,22 @@ def private_memory(pid):
                if line.startswith("Private_"))
 
 
-def show_start_and_memory(volume, jobs):
+def idle_memory(volumes):
+    """KiB that one of two idle clients has for itself: what all of them share, as the code of libraries, is no volume's."""
+    idle = [subprocess.Popen(volume.command("idle", 12), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            for volume in volumes]
+    time.sleep(10)
+    rest = max(private_memory(client.pid) for client in idle)
+    for client in idle:
+        client.wait()
+    return rest
+
+
+def show_start_and_memory(volumes, jobs):
     """Milliseconds of a start without a mend; KiB of an idle client, and of one that does many jobs."""
+    volume, rest = volumes[0], idle_memory(volumes)
     starts = [float(re.search(r"active after ([\d.]+) ms", volume.io("flush").stderr).group(1)) for _ in range(15)]
     print(f"start to active: {statistics.median(starts):.1f} ms")
-    idle = subprocess.Popen(volume.command("idle", 12), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(10)
-    rest = private_memory(idle.pid)
-    idle.wait()
     print(f"memory of an idle volume: {rest} KiB")
     rate = float(volume.io("bench", "write", 16, 2, BLOCK).stdout.split()[0])
     busy = subprocess.Popen(volume.command("bench", "write", 16, max(8, int(jobs / rate)), BLOCK), stdout=subprocess.PIPE,
@@ -237,7 +245,7 @@ def main():
         medians = measure(volumes, clients, rows, options.rounds, options.seconds)
         print_table(clients, rows, medians)
         print(subprocess.run([SEAL], check=True, capture_output=True, text=True).stdout)
-        start, idle = show_start_and_memory(volumes[0], options.jobs)
+        start, idle = show_start_and_memory(volumes, options.jobs)
         good = check_gates(rows, medians, start, idle)
     finally:
         for volume in volumes:
