@@ -157,46 +157,55 @@ static struct served_volume *find_volume(struct gateway *gateway, const char *na
 	return NULL;
 }
 
+struct served_volume *gateway_find_changeable(struct gateway *gateway, struct control_client *client,
+	struct json_object *request)
+{
+	struct reason reason;
+	const char *name = json_text_or_null(request, "volume");
+	struct served_volume *served = find_volume(gateway, name);
+	int status = 0;
+	if (!name)
+		status = reason_set(&reason, -EINVAL, "the name of a volume is missing");
+	else if (!served)
+		status = reason_set(&reason, -EBUSY,
+			"%.64s: not among the volumes that the running gateway of VM %llu has found when it was "
+			"started: restart it",
+			name, (unsigned long long)gateway->vmid);
+	else if (served->export->state != EXPORT_SERVING || gateway->state != GATEWAY_SERVING)
+		status = reason_set(&reason, -EBUSY, "%s: is not being served now", served->volume->name);
+	else if (served->change_client)
+		status = reason_set(&reason, -EBUSY, "%s: is being changed already", served->volume->name);
+	if (status < 0)
+		control_refuse(client, status, &reason);
+	return status < 0 ? NULL : served;
+}
+
 static void start_resize(
 	struct gateway *gateway, struct control_client *client, struct json_object *request)
 {
 	struct reason reason;
 	uint64_t size;
-	const char *name = json_text_or_null(request, "volume");
-	struct served_volume *served = find_volume(gateway, name);
-	if (!name || !json_number(request, "size", &size) || size % VOLUME_SECTOR != 0) {
+	if (!json_number(request, "size", &size) || size % VOLUME_SECTOR != 0) {
 		control_refuse(client,
 			reason_set(&reason, -EINVAL, "resize needs a volume and a size in bytes, a multiple of %d",
 				VOLUME_SECTOR),
 			&reason);
-	} else if (!served) {
-		control_refuse(client,
-			reason_set(&reason, -EBUSY,
-				"%.64s: not among the volumes that the running gateway of VM %llu has found when it was "
-				"started: restart it, or resize while it is stopped",
-				name, (unsigned long long)gateway->vmid),
-			&reason);
-	} else if (served->export->state != EXPORT_SERVING || gateway->state != GATEWAY_SERVING) {
-		control_refuse(client,
-			reason_set(&reason, -EBUSY, "%s: is not being served now", served->volume->name),
-			&reason);
-	} else if (served->resize_client) {
-		control_refuse(client,
-			reason_set(&reason, -EBUSY, "%s: is being resized already", served->volume->name),
-			&reason);
-	} else {
-		served->resize_client = client;
-		served->backend->operations->resize(served->backend, size);
+		return;
 	}
+	struct served_volume *served = gateway_find_changeable(gateway, client, request);
+	if (!served)
+		return;
+	served->change_client = client;
+	served->backend->operations->resize(served->backend, size);
 }
 
 /* On a thread, as it waits for the lock on volumes. The bytes are there: the volume file says so before
  * anybody may use them. It is read again, since others may have changed other things in it. */
 static void store_size(uv_work_t *work)
 {
-	struct served_volume *served = container_of(work, struct served_volume, resize_work);
+	struct served_volume *served = container_of(work, struct served_volume, change_work);
 	const struct config *config = served->gateway->config;
-	struct reason *reason = &served->resize_reason;
+	struct reason *reason = &served->change_reason;
 	struct faults faults = { 0 };
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
@@ -208,16 +217,16 @@ static void store_size(uv_work_t *work)
 		present.size = served->resized_to;
 		status = volume_write(config, &present, reason);
 	}
-	served->resize_error = status;
+	served->change_error = status;
 }
 
 static void on_size_stored(uv_work_t *work, int status)
 {
-	struct served_volume *served = container_of(work, struct served_volume, resize_work);
-	struct control_client *client = served->resize_client;
-	served->resize_client = NULL;
-	if (status < 0 || served->resize_error < 0) {
-		control_refuse(client, status < 0 ? status : served->resize_error, &served->resize_reason);
+	struct served_volume *served = container_of(work, struct served_volume, change_work);
+	struct control_client *client = served->change_client;
+	served->change_client = NULL;
+	if (status < 0 || served->change_error < 0) {
+		control_refuse(client, status < 0 ? status : served->change_error, &served->change_reason);
 	} else {
 		if (served->export->state == EXPORT_SERVING)
 			nbd_export_resized(served->export);
@@ -227,24 +236,24 @@ static void on_size_stored(uv_work_t *work, int status)
 		json_add_number(answer, "size", served->resized_to);
 		control_answer(client, answer);
 	}
-	gateway_resize_ended(served);
+	gateway_change_ended(served);
 }
 
 void gateway_resize_done(struct served_volume *served, int error, const struct reason *reason)
 {
 	struct gateway *gateway = served->gateway;
-	struct control_client *client = served->resize_client;
+	struct control_client *client = served->change_client;
 	if (error == 0) {
 		served->resized_to = served->backend->geometry.size;
-		served->resize_reason = (struct reason){ "out of memory" };
-		error = uv_queue_work(&gateway->loop, &served->resize_work, store_size, on_size_stored);
+		served->change_reason = (struct reason){ "out of memory" };
+		error = uv_queue_work(&gateway->loop, &served->change_work, store_size, on_size_stored);
 		if (error == 0)
 			return;
-		reason = &served->resize_reason;
+		reason = &served->change_reason;
 	}
-	served->resize_client = NULL;
+	served->change_client = NULL;
 	control_refuse(client, error, reason);
-	gateway_resize_ended(served);
+	gateway_change_ended(served);
 }
 
 void gateway_handle_control(
@@ -258,6 +267,10 @@ void gateway_handle_control(
 		control_answer(client, make_report(gateway, describe_counters));
 	else if (strcmp(command, "resize") == 0)
 		start_resize(gateway, client, request);
+	else if (strcmp(command, "replace") == 0)
+		gateway_replace_slot(gateway, client, request);
+	else if (strcmp(command, "retry") == 0)
+		gateway_retry_slot(gateway, client, request);
 	else
 		control_refuse(
 			client, reason_set(&reason, -EINVAL, "unknown command %.64s", command), &reason);

@@ -1,4 +1,4 @@
-/* gateway-internal.h: what gateway.c and gateway-control.c share. */
+/* gateway-internal.h: what gateway.c, gateway-control.c and gateway-slots.c share. */
 #ifndef TB4_GATEWAY_INTERNAL_H
 #define TB4_GATEWAY_INTERNAL_H
 
@@ -17,7 +17,7 @@ extern const char *const gateway_state_names[];
 /* One volume and everything that serves it. */
 struct served_volume {
 	struct gateway *gateway;
-	const struct volume *volume;
+	struct volume *volume;
 	struct nbd_export *export;
 	struct backend *backend; /* from open to BACKEND_CLOSED */
 	struct hold hold;
@@ -27,12 +27,16 @@ struct served_volume {
 	bool is_active;   /* the backend is */
 	bool is_closing;
 	int error;        /* why it failed */
-	/* a resize by the control socket, from its beginning to its answer */
-	struct control_client *resize_client;
-	uv_work_t resize_work;
+	/* a change by the control socket, from its beginning to its answer */
+	struct control_client *change_client;
+	uv_work_t change_work;
+	int change_error;
+	struct reason change_reason;
 	uint64_t resized_to;
-	int resize_error;
-	struct reason resize_reason;
+	/* replace */
+	unsigned slot;
+	char *target;
+	struct sockaddr_storage target_address;
 };
 
 struct gateway {
@@ -63,7 +67,14 @@ void gateway_handle_control(
 	void *context, struct control_client *client, const char *command, struct json_object *request);
 /* The backend has answered a resize that the control socket asked for. */
 void gateway_resize_done(struct served_volume *served, int error, const struct reason *reason);
-/* gateway.c: the resize has been answered; a stop may have waited for it. */
-void gateway_resize_ended(struct served_volume *served);
+/* The volume that a request names, if it is served and nothing about it is being changed. Otherwise NULL, and the client
+ * has been told. */
+struct served_volume *gateway_find_changeable(struct gateway *gateway, struct control_client *client,
+	struct json_object *request);
+/* gateway-slots.c: requests about one slot of a Crucible volume. */
+void gateway_replace_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
+void gateway_retry_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
+/* gateway.c: the change has been answered; a stop may have waited for it. */
+void gateway_change_ended(struct served_volume *served);
 
 #endif

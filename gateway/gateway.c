@@ -29,8 +29,8 @@ static void stop(struct gateway *gateway);
 
 static void close_backend(struct served_volume *served)
 {
-	if (!served->backend || served->is_closing || served->resize_client)
-		return; /* gateway_resize_ended() comes back to the last of these */
+	if (!served->backend || served->is_closing || served->change_client)
+		return; /* gateway_change_ended() comes back to the last of these */
 	served->is_closing = true;
 	served->backend->operations->close(served->backend);
 }
@@ -295,8 +295,8 @@ static void on_deactivated(struct served_volume *served, int error, const struct
 /* No client has requests any more: takes the volume out of service. */
 static void retire(struct served_volume *served)
 {
-	if (served->resize_client)
-		return; /* gateway_resize_ended() comes back here */
+	if (served->change_client)
+		return; /* gateway_change_ended() comes back here */
 	if (served->backend && served->is_active && !served->gateway->was_fenced) {
 		served->backend->operations->deactivate(served->backend);
 		return;
@@ -305,7 +305,7 @@ static void retire(struct served_volume *served)
 	close_backend(served);
 }
 
-void gateway_resize_ended(struct served_volume *served)
+void gateway_change_ended(struct served_volume *served)
 {
 	if (served->gateway->is_drained)
 		retire(served);
@@ -444,7 +444,7 @@ static int add_exports(struct gateway *gateway, struct reason *reason)
 	if (!gateway->served)
 		return reason_set(reason, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		const struct volume *volume = &gateway->volumes.items[i];
+		struct volume *volume = &gateway->volumes.items[i];
 		struct served_volume *served = &gateway->served[i];
 		bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0 &&
 			!volume->parsed.is_base;

@@ -31,6 +31,7 @@ int exit_status_for(int error)
 	case EISDIR:
 		return EXIT_NO_INPUT;
 	case ECONNREFUSED:
+	case EHOSTUNREACH:
 	case ETIMEDOUT:
 	case EOPNOTSUPP:
 		return EXIT_UNAVAILABLE;

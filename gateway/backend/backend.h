@@ -31,6 +31,7 @@
 
 struct json_object;
 struct record_copies;
+struct sockaddr_storage;
 struct volume;
 
 enum {
@@ -125,6 +126,12 @@ struct backend_operations {
 	void (*submit)(struct backend *backend, struct backend_request *request);
 	/* Grows to `size` bytes; -EINVAL if it is smaller. */
 	void (*resize)(struct backend *backend, uint64_t size);
+	/* Of a backend with slots; NULL in others. The region at `address`, which is empty, takes the place of the slot's, as
+	 * soon as the record has forgotten that; with NULL it only says whether that could begin now. */
+	int (*replace)(struct backend *backend, unsigned slot, const struct sockaddr_storage *address,
+		struct reason *reason);
+	/* A slot that has failed is tried again. */
+	int (*retry)(struct backend *backend, unsigned slot, struct reason *reason);
 	/* The answer to store_copies: 0, -EOWNERDEAD if the claim is no longer ours, or another errno: the outcome is
 	 * unknown. NULL in a backend that never asks. */
 	void (*copies_stored)(struct backend *backend, int error);

@@ -588,6 +588,30 @@ static void crucible_resize(struct backend *backend, uint64_t size)
 	finish_step(crucible, BACKEND_RESIZED, status, &reason);
 }
 
+static int crucible_replace(struct backend *backend, unsigned slot, const struct sockaddr_storage *address,
+	struct reason *reason)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	struct upstairs_status status;
+	upstairs_status(client_core(crucible->client), &status);
+	unsigned others = status.counted - (status.slots[slot].state == UPSTAIRS_SLOT_ACTIVE);
+	if (status.state != UPSTAIRS_SERVING || others < SLOTS - 1 ||
+		(address && client_replace(crucible->client, slot, address) < 0))
+		return reason_set(reason, -EBUSY,
+			"%s: slot %u cannot be replaced now: both other slots must be active: see tb4 status",
+			crucible->volume->name, slot);
+	return 0;
+}
+
+static int crucible_retry(struct backend *backend, unsigned slot, struct reason *reason)
+{
+	struct crucible_backend *crucible = crucible_of(backend);
+	return client_retry(crucible->client, slot) < 0
+		? reason_set(reason, -EBUSY, "%s: slot %u has not failed: it is tried again by itself", crucible->volume->name,
+			  slot)
+		: 0;
+}
+
 static void crucible_deactivate(struct backend *backend)
 {
 	struct crucible_backend *crucible = crucible_of(backend);
@@ -685,6 +709,8 @@ const struct backend_operations crucible_backend_operations = {
 	.activate = crucible_activate,
 	.submit = crucible_submit,
 	.resize = crucible_resize,
+	.replace = crucible_replace,
+	.retry = crucible_retry,
 	.copies_stored = crucible_copies_stored,
 	.deactivate = crucible_deactivate,
 	.close = crucible_close,

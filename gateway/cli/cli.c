@@ -120,6 +120,15 @@ int ask_gateway(const struct cli *cli, uint64_t vmid, struct json_object *reques
 	return control_call(path, owned, answer, reason);
 }
 
+int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, uint64_t *exit_status,
+	struct json_object **answer, struct reason *reason)
+{
+	int status = ask_gateway(cli, vmid, request, answer, reason);
+	if (status == -EPROTO && (!json_number(*answer, "exit_status", exit_status) || *exit_status > 255))
+		*exit_status = EXIT_INTERNAL;
+	return status;
+}
+
 /* Text */
 
 const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX])

@@ -96,6 +96,10 @@ int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes);
 int ask_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request,
 	struct json_object **answer, struct reason *reason);
 struct json_object *new_request(const char *command);
+/* The same for a change. If the gateway refuses, *exit_status is what it says, since it knows better what is wrong;
+ * otherwise it is left alone. */
+int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, uint64_t *exit_status,
+	struct json_object **answer, struct reason *reason);
 
 /* Bytes for people, about three digits: "51.2 GiB". */
 const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX]);
@@ -117,6 +121,8 @@ int command_volume_export(struct cli *cli);
 int command_volume_import(struct cli *cli);
 int command_volume_info(struct cli *cli);
 int command_volume_list(struct cli *cli);
+int command_volume_replace(struct cli *cli);
 int command_volume_resize(struct cli *cli);
+int command_volume_retry(struct cli *cli);
 
 #endif

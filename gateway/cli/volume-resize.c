@@ -14,10 +14,7 @@ static int resize_live(const struct cli *cli, const struct volume *volume, uint6
 		json_object_put(request);
 		return reason_set(reason, -ENOMEM, "out of memory");
 	}
-	int status = ask_gateway(cli, volume->parsed.vmid, request, &answer, reason);
-	if (status == -EPROTO && (!json_number(answer, "exit_status", exit_status) || *exit_status > 255))
-		*exit_status = EXIT_INTERNAL;
-	return status;
+	return change_by_gateway(cli, volume->parsed.vmid, request, exit_status, &answer, reason);
 }
 
 static int check_size(const struct volume *volume, uint64_t size, struct reason *reason)

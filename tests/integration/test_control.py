@@ -234,7 +234,7 @@ def test_second_resize_at_the_same_time_is_refused_or_done(node, gateway):
     for control in controls:
         control.sock.close()
     done = [answer["size"] for answer in answers if answer["ok"]]
-    assert done and all("resized already" in answer["error"] or "must be larger" in answer["error"]
+    assert done and all("changed already" in answer["error"] or "must be larger" in answer["error"]
                         for answer in answers if not answer["ok"])
     assert gateway.volume_status()["size"] == max(done) == node.image().stat().st_size
     assert node.tb4_json("volume", "info", "200")["size"] == max(done)

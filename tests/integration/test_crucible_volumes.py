@@ -185,6 +185,117 @@ def test_wiped_downstairs_is_filled_again_under_load(make_volume, node, kind, tm
     assert_equal(volume)
 
 
+def replace(node, slot, sled, **options):
+    return node.tb4("volume", "replace", "200", slot, "--target", f"127.0.0.1:{sled.port}", **options)
+
+
+def wait_until_replaced(gateway, slot, sled):
+    def is_there():
+        found = slots(gateway)[slot]
+        return found["target"] == f"127.0.0.1:{sled.port}" and found["state"] == "active" and found["in_sync"]
+    wait_until(is_there, f"slot {slot} is replaced", 60)
+
+
+@both
+def test_slot_gets_another_region_under_load(make_volume, node, kind, tmp_path):
+    volume, spare = make_volume(kind, extents=EXTENTS), make_volume(kind, extents=EXTENTS).sleds[0]
+    gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
+    time.sleep(0.3)
+    assert re.fullmatch(rf"vm-200-disk-0: slot 1, 127.0.0.1:{spare.port}, .* tb4 status 200\n", replace(node, 1, spare))
+    volume.sleds[1].kill()
+    volume.sleds[1] = spare
+    wait_until_replaced(gateway, 1, spare)
+    time.sleep(0.3)
+    assert end(history, stop_file) > 0
+    assert gateway.stop() == 0
+    assert_equal(volume)
+    gateway = node.start()  # the volume file and the record know it
+    wait_until_replaced(gateway, 1, spare)
+    assert node.tb4_json("volume", "info", "200")["targets"][1] == f"127.0.0.1:{spare.port}"
+    assert gateway.stop() == 0
+
+
+@both
+def test_region_that_is_not_empty_is_refused_until_it_is_and_the_slot_is_retried(make_volume, node, kind):
+    volume, other = make_volume(kind, extents=EXTENTS), make_volume(kind, extents=EXTENTS)
+    other.check(0.2)
+    create(node, volume)
+    gateway = node.start()
+    spare = other.sleds[0]
+    replace(node, 2, spare)
+    wait_for_slot(gateway, 2, "failed")
+    assert "not empty" in slots(gateway)[2]["last_error"] and slots(gateway)[2]["advice"]
+    before = spare.extent_path(0).read_bytes()
+    with gateway.connect() as client:
+        client.write(0, b"1" * BLOCK)
+        client.flush()
+    assert spare.extent_path(0).read_bytes() == before
+    spare.wipe().start()
+    assert slots(gateway)[2]["state"] == "failed"  # nobody looks at it by himself
+    assert json.loads(node.tb4("volume", "retry", "200", "2", "--json"))["target"] == f"127.0.0.1:{spare.port}"
+    volume.sleds[2] = spare
+    wait_until_replaced(gateway, 2, spare)
+    assert gateway.stop() == 0
+    assert_equal(volume)
+
+
+@both
+def test_replacement_that_a_kill_has_cut_in_two_is_completed_by_the_same_command(make_volume, node, kind):
+    """The volume file names the new region, the record the old one."""
+    volume, spare = make_volume(kind, extents=EXTENTS), make_volume(kind, extents=EXTENTS).sleds[0]
+    create(node, volume)
+    gateway = node.start()
+    with gateway.connect() as client:
+        client.write(0, b"1" * BLOCK)
+        client.flush()
+    gateway.kill()
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    path.write_text(path.read_text().replace(f"127.0.0.1:{volume.sleds[0].port}", f"127.0.0.1:{spare.port}"))
+    gateway = node.start()
+    wait_for_slot(gateway, 0, "failed")
+    assert "another region" in slots(gateway)[0]["last_error"]
+    replace(node, 0, spare)
+    volume.sleds[0] = spare
+    wait_until_replaced(gateway, 0, spare)
+    with gateway.connect() as client:
+        assert client.read(0, BLOCK) == b"1" * BLOCK
+    assert gateway.stop() == 0
+    assert_equal(volume)
+
+
+def test_replacements_and_retries_that_cannot_be_are_refused_and_change_nothing(make_volume, node):
+    volume, spare = make_volume(extents=EXTENTS), make_volume(extents=EXTENTS).sleds[0]
+    create(node, volume)
+    node.tb4("volume", "create", "201", "1M")
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    before = path.read_text()
+
+    def refused(status, text, *words):
+        result = node.tb4("volume", *words, check=False)
+        assert result.returncode == status and re.search(text, result.stderr), result
+        assert result.stderr.count("\n") == 1 and path.read_text() == before
+
+    new = ["--target", f"127.0.0.1:{spare.port}"]
+    refused(69, "does not run", "replace", "200", "1", *new)
+    gateway = node.start()
+    refused(64, "not a slot", "replace", "200", "3", *new)
+    refused(64, "not a slot", "retry", "200", "--", "-1")
+    refused(64, "not a slot", "retry", "200", "x")
+    refused(64, "needs one --target", "replace", "200", "1")
+    refused(64, "needs one --target", "replace", "200", "1", *new, *new)
+    refused(64, "not HOST:PORT", "replace", "200", "1", "--target", "nowhere")
+    refused(64, "is slot 0 already", "replace", "200", "1", "--target", f"127.0.0.1:{volume.sleds[0].port}")
+    refused(64, "has no slots", "replace", "201", "1", *new)
+    refused(75, "has not failed", "retry", "200", "1")
+    refused(69, "no-such-host", "replace", "200", "1", "--target", "no-such-host.invalid:1")
+    volume.sleds[0].kill()
+    wait_for_slot(gateway, 0, "absent", "connecting")
+    refused(75, "both other slots must be active", "replace", "200", "1", *new)
+    replace(node, 0, spare)  # the one that is missing may be
+    wait_until_replaced(gateway, 0, spare)
+    assert gateway.stop() == 0
+
+
 @both
 def test_requests_wait_while_all_downstairs_are_away(volume, node, tmp_path):
     gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
