@@ -223,7 +223,7 @@ def test_blocks_rot(downstairs):
     upstairs.flush(1)
     downstairs.control("rot data 5")
     downstairs.control("rot context 6")
-    assert upstairs.read(5) == ([xxh64(fill(9))], bytes([8]) + fill(9)[1:])
+    assert upstairs.read(5) == ([xxh64(fill(9))], fill(9)[:7] + bytes([8]) + fill(9)[8:])
     assert upstairs.read(6) == ([xxh64(fill(10)) ^ 1], fill(10))
     upstairs.write(5, fill(9))
     assert upstairs.read(5) == ([xxh64(fill(9))], fill(9))
