@@ -233,6 +233,7 @@ def test_region_that_is_not_empty_is_refused_until_it_is_and_the_slot_is_retried
     spare.wipe().start()
     assert slots(gateway)[2]["state"] == "failed"  # nobody looks at it by himself
     assert json.loads(node.tb4("volume", "retry", "200", "2", "--json"))["target"] == f"127.0.0.1:{spare.port}"
+    volume.sleds[2].kill()
     volume.sleds[2] = spare
     wait_until_replaced(gateway, 2, spare)
     assert gateway.stop() == 0
@@ -255,6 +256,7 @@ def test_replacement_that_a_kill_has_cut_in_two_is_completed_by_the_same_command
     wait_for_slot(gateway, 0, "failed")
     assert "another region" in slots(gateway)[0]["last_error"]
     replace(node, 0, spare)
+    volume.sleds[0].kill()
     volume.sleds[0] = spare
     wait_until_replaced(gateway, 0, spare)
     with gateway.connect() as client:
