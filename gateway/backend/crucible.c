@@ -592,15 +592,12 @@ static int crucible_replace(struct backend *backend, unsigned slot, const struct
 	struct reason *reason)
 {
 	struct crucible_backend *crucible = crucible_of(backend);
-	struct upstairs_status status;
-	upstairs_status(client_core(crucible->client), &status);
-	unsigned others = status.counted - (status.slots[slot].state == UPSTAIRS_SLOT_ACTIVE);
-	if (status.state != UPSTAIRS_SERVING || others < SLOTS - 1 ||
-		(address && client_replace(crucible->client, slot, address) < 0))
-		return reason_set(reason, -EBUSY,
-			"%s: slot %u cannot be replaced now: both other slots must be active: see tb4 status",
-			crucible->volume->name, slot);
-	return 0;
+	bool may = address ? client_replace(crucible->client, slot, address) == 0
+					   : upstairs_may_replace(client_core(crucible->client), slot);
+	return may ? 0
+			   : reason_set(reason, -EBUSY,
+					 "%s: slot %u cannot be replaced now: both other slots must be active: see tb4 status",
+					 crucible->volume->name, slot);
 }
 
 static int crucible_retry(struct backend *backend, unsigned slot, struct reason *reason)

@@ -76,16 +76,21 @@ static void lose_link(struct gateway *gateway, unsigned slot)
 	cut(gateway->world, gateway->host->index, slot, true);
 }
 
+/* One event, or time if there is none. */
+static void step(struct gateway *gateway)
+{
+	if (!schedule_step(gateway->world)) {
+		gateway->world->now += 10;
+		gateway_tick(gateway);
+	}
+}
+
 /* Until the slot is in that phase. */
 static void until_phase(struct gateway *gateway, unsigned slot, enum slot_phase phase)
 {
 	struct world *world = gateway->world;
-	for (unsigned i = 0; i < 2000 && gateway->upstairs->slots[slot].phase != phase; i++) {
-		if (!schedule_step(world)) {
-			world->now += 10;
-			gateway_tick(gateway);
-		}
-	}
+	for (unsigned i = 0; i < 2000 && gateway->upstairs->slots[slot].phase != phase; i++)
+		step(gateway);
 	must(world, gateway->upstairs->slots[slot].phase == phase, "a slot gets to a phase");
 }
 
@@ -424,12 +429,8 @@ static void trace_zombie(struct world *world)
 	struct connection *stalled = gateway->connections[0];
 	submit(gateway, UPSTAIRS_WRITE, 2);
 	stalled->is_stalled = true;
-	for (unsigned i = 0; i < 2000 && gateway->connections[0] == stalled; i++) {
-		if (!schedule_step(world)) {
-			world->now += 10;
-			gateway_tick(gateway);
-		}
-	}
+	for (unsigned i = 0; i < 2000 && gateway->connections[0] == stalled; i++)
+		step(gateway);
 	for (unsigned i = 0; i < 2000 && !gateway->connections[0]; i++) {
 		world->now += 10;
 		gateway_tick(gateway);
@@ -848,12 +849,8 @@ static void trace_torn_behind_a_mend(struct world *world)
 	host_claim(&world->hosts[1], world);
 	gateway = &world->gateways[1];
 	const struct disk *copy = world->sleds[0].disk;
-	for (unsigned i = 0; i < 2000 && disk_versions(copy, last).generation < gateway->generation; i++) {
-		if (!schedule_step(world)) {
-			world->now += 10;
-			gateway_tick(gateway);
-		}
-	}
+	for (unsigned i = 0; i < 2000 && disk_versions(copy, last).generation < gateway->generation; i++)
+		step(gateway);
 	must(world, disk_versions(copy, last).generation == gateway->generation, "the last extent is mended");
 	must(world, !serves(gateway), "it does not serve yet");
 	read_back(world, take_over(world, gateway));
@@ -960,12 +957,8 @@ static void trace_wiped_and_mended(struct world *world)
 	host_claim(&world->hosts[1], world);
 	gateway = &world->gateways[1];
 	uint64_t fetched = covered[COVER_EXTENT_REPAIRS];
-	for (unsigned i = 0; i < 2000 && covered[COVER_EXTENT_REPAIRS] == fetched; i++) {
-		if (!schedule_step(world)) {
-			world->now += 10;
-			gateway_tick(gateway);
-		}
-	}
+	for (unsigned i = 0; i < 2000 && covered[COVER_EXTENT_REPAIRS] == fetched; i++)
+		step(gateway);
 	host_lose(gateway->host, world);
 	schedule_pass(world, 0);
 	world->holds_records = false;

@@ -299,10 +299,9 @@ void reads_answer(struct upstairs *upstairs, struct job *job, unsigned index,
 bool reads_may_answer(struct upstairs *upstairs, struct job *job);
 /* The connection that the job was sent on is gone. The job is free to go. */
 void reads_lost(struct upstairs *upstairs, struct job *job, unsigned index);
-/* The request is answered: its jobs that are still on their way do not know it any more. */
-void reads_leave(struct upstairs *upstairs, struct upstairs_request *request);
-/* Its data are there. True if they are those of one block, and another one has been asked for. */
-bool reads_go_on(struct upstairs *upstairs, struct upstairs_request *request);
+/* One of the request's jobs has an answer: the others do not know it any more. It is complete then, or its next block is
+ * asked for. */
+void reads_answered(struct upstairs *upstairs, struct upstairs_request *request, int error);
 /* Reads that no slot could take are sent. */
 void reads_retry(struct upstairs *upstairs);
 void reads_fail_all(struct upstairs *upstairs, int error);

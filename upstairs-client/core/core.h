@@ -64,7 +64,7 @@ struct upstairs_request {
 	struct job *jobs[UPSTAIRS_SLOTS]; /* READ: on their way, by slot */
 	bool asked[UPSTAIRS_SLOTS];       /* READ: and has answered badly, if it has no job */
 	bool is_single;                   /* READ: no copy has all of it, so block by block */
-	uint64_t at;                      /* WRITE_ZEROES: the first block of no part yet; READ: the single one */
+	uint64_t at;                      /* WRITE_ZEROES: the first block of no part yet; READ: the single one, or 0 */
 	unsigned parts;                   /* WRITE_ZEROES: under way */
 	int error;
 };
@@ -197,6 +197,7 @@ void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const str
 void upstairs_deactivate(struct upstairs *upstairs);
 /* The next connect() of this slot leads to a new, empty region, onto which everything is copied. -EBUSY unless it
  * serves and both other slots are counted. How far it is, or what is wrong with it, is in upstairs_status(). */
+bool upstairs_may_replace(const struct upstairs *upstairs, unsigned slot);
 int upstairs_replace(struct upstairs *upstairs, unsigned slot);
 /* A slot that has failed is left alone, since to connect to a region of somebody else takes it from him. This tries it
  * again, when what was wrong is put right. -EBUSY if it has not failed. */

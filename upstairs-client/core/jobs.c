@@ -314,14 +314,13 @@ static void complete(struct upstairs *upstairs, struct upstairs_request *request
 void job_answer(struct upstairs *upstairs, struct job *job, int error)
 {
 	struct upstairs_request *requests = job->request;
-	bool is_read = job->kind == JOB_READ;
-	if (requests && is_read)
-		reads_leave(upstairs, requests);
 	job->is_answered = true;
 	job->request = NULL;
-	if (requests && requests->operation == UPSTAIRS_WRITE_ZEROES)
+	if (requests && job->kind == JOB_READ)
+		reads_answered(upstairs, requests, error);
+	else if (requests && requests->operation == UPSTAIRS_WRITE_ZEROES)
 		zeroes_answered(requests, error);
-	else if (!(requests && is_read && error == 0 && reads_go_on(upstairs, requests)))
+	else
 		complete(upstairs, requests, error);
 }
 

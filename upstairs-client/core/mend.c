@@ -88,7 +88,8 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 		}
 	}
 	bool needed = was_flushed && !is_clean;
-	planned->is_suspect = best->dirty || (best->generation > 0 && !is_clean && best->generation >= upstairs->record.stamped);
+	planned->is_suspect = best->dirty ||
+		(best->generation > 0 && !is_clean && best->generation >= upstairs->record.stamped);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (!upstairs->in_activation[i] || i == planned->source)
 			continue;

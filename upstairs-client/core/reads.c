@@ -117,9 +117,8 @@ static bool pay(struct upstairs *upstairs)
 /* False if it could not be sent. */
 static bool ask(struct upstairs *upstairs, struct upstairs_request *request, unsigned index)
 {
-	struct job *job = request->is_single
-		? job_new(upstairs, JOB_READ, request->start + request->at, 1)
-		: job_new(upstairs, JOB_READ, request->start, request->count);
+	struct job *job =
+		job_new(upstairs, JOB_READ, request->start + request->at, request->is_single ? 1 : request->count);
 	if (!job)
 		return false;
 	job->sent_at = upstairs->clock;
@@ -165,7 +164,6 @@ static void ask_another(struct upstairs *upstairs, struct upstairs_request *requ
 	int status = try_another(upstairs, request);
 	if (status < 0 && !request->is_single && request->count > 1) {
 		request->is_single = true;
-		request->at = 0;
 		memset(request->asked, 0, sizeof request->asked);
 		status = try_another(upstairs, request);
 	}
@@ -180,16 +178,8 @@ int reads_start(struct upstairs *upstairs, struct upstairs_request *request)
 	memset(request->jobs, 0, sizeof request->jobs);
 	memset(request->asked, 0, sizeof request->asked);
 	request->is_single = false;
+	request->at = 0;
 	return try_another(upstairs, request);
-}
-
-bool reads_go_on(struct upstairs *upstairs, struct upstairs_request *request)
-{
-	if (!request->is_single || ++request->at == request->count)
-		return false;
-	memset(request->asked, 0, sizeof request->asked);
-	ask_another(upstairs, request);
-	return true;
 }
 
 void reads_retry(struct upstairs *upstairs)
@@ -252,11 +242,16 @@ static void let_go(struct upstairs_request *request, unsigned index)
 	list_remove(&job->late_link);
 }
 
-void reads_leave(struct upstairs *upstairs, struct upstairs_request *request)
+void reads_answered(struct upstairs *upstairs, struct upstairs_request *request, int error)
 {
-	(void)upstairs;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		let_go(request, i);
+	if (error < 0 || !request->is_single || ++request->at == request->count) {
+		upstairs->environment.complete(upstairs->environment.context, request, error);
+		return;
+	}
+	memset(request->asked, 0, sizeof request->asked);
+	ask_another(upstairs, request);
 }
 
 void reads_lost(struct upstairs *upstairs, struct job *job, unsigned index)
@@ -294,8 +289,7 @@ static void take(struct upstairs *upstairs, struct job *job, unsigned index, con
 		job_free_if_over(upstairs, job);
 		return;
 	}
-	uint64_t first = request->is_single ? request->at : 0;
-	if (upstairs->environment.take_data(upstairs->environment.context, request, first, message) == 0) {
+	if (upstairs->environment.take_data(upstairs->environment.context, request, request->at, message) == 0) {
 		for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 			if (i != index)
 				let_go(request, i);

@@ -18,10 +18,16 @@ static bool is_known(const struct crucible_uuid *region)
 	return memcmp(region, &unknown, sizeof unknown) != 0;
 }
 
+bool upstairs_may_replace(const struct upstairs *upstairs, unsigned index)
+{
+	bool is_counted = upstairs->slots[index].phase == SLOT_COUNTED;
+	return upstairs->state == UPSTAIRS_SERVING && core_counted(upstairs) - is_counted >= 2;
+}
+
 int upstairs_replace(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
-	if (upstairs->state != UPSTAIRS_SERVING || core_counted(upstairs) - (slot->phase == SLOT_COUNTED) < 2)
+	if (!upstairs_may_replace(upstairs, index))
 		return -EBUSY;
 	slot->is_replaced = true;
 	slot->has_region = slot->lies = false;

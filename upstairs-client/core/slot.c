@@ -275,6 +275,14 @@ static bool has_shown(const struct slot *slot)
 	return slot->phase == SLOT_REGION && slot->shows.block_size != 0;
 }
 
+/* What is known of it; NULL: nothing. */
+static const struct crucible_uuid *region_of(const struct slot *slot)
+{
+	if (has_shown(slot))
+		return &slot->shows.uuid;
+	return slot->has_region ? &slot->region : NULL;
+}
+
 /* Is it the region that belongs here? */
 static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 	const struct crucible_region *region)
@@ -284,9 +292,8 @@ static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 		(upstairs->is_storing && is_another(&upstairs->storing.regions[index], region)))
 		return "another region than the one that belongs to this slot";
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
-		const struct slot *other = &upstairs->slots[i];
-		const struct crucible_uuid *its = has_shown(other) ? &other->shows.uuid : &other->region;
-		if (i != index && (other->has_region || has_shown(other)) && memcmp(its, &region->uuid, sizeof *its) == 0)
+		const struct crucible_uuid *its = region_of(&upstairs->slots[i]);
+		if (i != index && its && memcmp(its, &region->uuid, sizeof *its) == 0)
 			return "the same region as another slot";
 	}
 	return NULL;
