@@ -206,13 +206,9 @@ static void store_size(uv_work_t *work)
 	struct served_volume *served = container_of(work, struct served_volume, change_work);
 	const struct config *config = served->gateway->config;
 	struct reason *reason = &served->change_reason;
-	struct faults faults = { 0 };
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
-	int status = lock < 0 ? lock : volume_read(config, served->volume->name, &present, &faults);
-	if (lock >= 0 && status < 0)
-		faults_reason(&faults, reason);
-	faults_free(&faults);
+	int status = lock < 0 ? lock : volume_load(config, served->volume->name, &present, reason);
 	if (status == 0 && present.size < served->resized_to) {
 		present.size = served->resized_to;
 		status = volume_write(config, &present, reason);

@@ -60,13 +60,9 @@ static int store_target(struct served_volume *served, struct reason *reason)
 	memcpy(&served->target_address, addresses->ai_addr, addresses->ai_addrlen);
 	freeaddrinfo(addresses);
 
-	struct faults faults = { 0 };
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
-	int status = lock < 0 ? lock : volume_read(config, served->volume->name, &present, &faults);
-	if (lock >= 0 && status < 0)
-		faults_reason(&faults, reason);
-	faults_free(&faults);
+	int status = lock < 0 ? lock : volume_load(config, served->volume->name, &present, reason);
 	if (status < 0)
 		return status;
 	free(present.targets[served->slot]);

@@ -70,19 +70,9 @@ int find_volume(
 	const struct cli *cli, const char *argument, struct volume *volume, struct reason *reason)
 {
 	char name[VOLUME_NAME_MAX];
-	struct faults faults = { 0 };
 	*volume = (struct volume){ 0 };
 	int status = name_volume(cli, argument, name, reason);
-	if (status < 0)
-		return status;
-	status = volume_read(&cli->config, name, volume, &faults);
-	if (status == -ENOENT)
-		reason_set(reason, status, "%s: no such volume in %s: see tb4 volume list", name,
-			cli->config.volume_dir);
-	else if (status < 0)
-		faults_reason(&faults, reason);
-	faults_free(&faults);
-	return status;
+	return status < 0 ? status : volume_load(&cli->config, name, volume, reason);
 }
 
 int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes)

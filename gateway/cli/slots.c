@@ -15,7 +15,8 @@ static bool is_well(struct json_object *slot)
 {
 	bool in_sync = false;
 	json_switch(slot, "in_sync", &in_sync);
-	return in_sync && strcmp(json_text_or(slot, "state", ""), "active") == 0 && strcmp(json_text_or(slot, "trouble", ""), "none") == 0;
+	return in_sync && strcmp(json_text_or(slot, "state", ""), "active") == 0 &&
+		strcmp(json_text_or(slot, "trouble", ""), "none") == 0;
 }
 
 static void print_repair(struct json_object *slot)

@@ -13,9 +13,10 @@ static int change_slot(const struct cli *cli, const char *command, const char *t
 	CLEANUP_JSON struct json_object *answer = NULL;
 	struct reason reason;
 	uint64_t refused = 0;
-	const char *slot = cli->arguments[1];
-	if (!isdigit((unsigned char)slot[0]) || slot[1] != '\0' || slot[0] - '0' >= VOLUME_TARGETS)
-		return fail_text(EXIT_BAD_USAGE, "%s: not a slot: they are 0 to %d, as tb4 status shows them", slot,
+	const char *text = cli->arguments[1];
+	uint64_t slot = (uint64_t)(text[0] - '0');
+	if (!isdigit((unsigned char)text[0]) || text[1] != '\0' || slot >= VOLUME_TARGETS)
+		return fail_text(EXIT_BAD_USAGE, "%s: not a slot: they are 0 to %d, as tb4 status shows them", text,
 			VOLUME_TARGETS - 1);
 	int status = find_volume(cli, cli->arguments[0], &volume, &reason);
 	if (status == 0 && volume.backend != VOLUME_BACKEND_CRUCIBLE)
@@ -24,7 +25,7 @@ static int change_slot(const struct cli *cli, const char *command, const char *t
 	if (status == 0) {
 		struct json_object *request = new_request(command);
 		json_add_text(request, "volume", volume.name);
-		json_add_number(request, "slot", (uint64_t)(slot[0] - '0'));
+		json_add_number(request, "slot", slot);
 		if (target)
 			json_add_text(request, "target", target);
 		status = change_by_gateway(cli, volume.parsed.vmid, request, &refused, &answer, &reason);
@@ -38,12 +39,12 @@ static int change_slot(const struct cli *cli, const char *command, const char *t
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
 		json_add_text(object, "name", volume.name);
-		json_add_number(object, "slot", (uint64_t)(slot[0] - '0'));
+		json_add_number(object, "slot", slot);
 		json_add_text(object, "target", json_text_or(answer, "target", ""));
 		return print_json(object);
 	}
-	printf("%s: slot %s, %s, %s: see tb4 status %llu\n", volume.name, slot, json_text_or(answer, "target", "?"), done,
-		(unsigned long long)volume.parsed.vmid);
+	printf("%s: slot %llu, %s, %s: see tb4 status %llu\n", volume.name, (unsigned long long)slot,
+		json_text_or(answer, "target", "?"), done, (unsigned long long)volume.parsed.vmid);
 	return 0;
 }
 

@@ -188,6 +188,20 @@ int volume_read(const struct config *config, const char *name, struct volume *vo
 	return status;
 }
 
+int volume_load(const struct config *config, const char *name, struct volume *volume,
+	struct reason *reason)
+{
+	struct faults faults = { 0 };
+	int status = volume_read(config, name, volume, &faults);
+	if (status == -ENOENT)
+		reason_set(reason, status, "%s: no such volume in %s: see tb4 volume list", name,
+			config->volume_dir);
+	else if (status < 0)
+		faults_reason(&faults, reason);
+	faults_free(&faults);
+	return status;
+}
+
 int volume_write(const struct config *config, struct volume *volume, struct reason *reason)
 {
 	if (!volume->path)

@@ -68,6 +68,9 @@ extern const size_t volume_table_size;
 /* Reads one volume. Returns 0, -ENOENT, or an errno with faults. Free in any case. */
 int volume_read(const struct config *config, const char *name, struct volume *volume,
 	struct faults *faults);
+/* The same with one reason, also for -ENOENT. */
+int volume_load(const struct config *config, const char *name, struct volume *volume,
+	struct reason *reason);
 /* Writes volume->path, which is set here if NULL. The caller holds volumes_lock(). */
 int volume_write(const struct config *config, struct volume *volume, struct reason *reason);
 /* Removes the volume file. The caller holds volumes_lock(). */
