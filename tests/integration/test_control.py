@@ -142,6 +142,14 @@ def test_wrong_resize_is_refused_and_the_connection_goes_on(node, gateway, reque
     assert node.image().stat().st_size == 64 << 20
 
 
+def test_resize_to_more_than_64_bits_is_refused_and_changes_nothing(node, gateway):
+    """To json-c from 0.18 on it is no JSON, so that the connection ends."""
+    with Control(gateway) as control:
+        control.send(b'{"version":1,"command":"resize","volume":"vm-200-disk-0","size":%d}\n' % (1 << 70))
+        control.refusal()
+    assert gateway.volume_status()["size"] == node.image().stat().st_size == 64 << 20
+
+
 def test_unknown_fields_are_ignored(gateway):
     with Control(gateway) as control:
         control.send(b'{"later":{"a":[1,2]},"version":1,"command":"status","version ":2}\n')

@@ -28,8 +28,12 @@ def volume(make_volume, kind):
     return make_volume(kind, extents=EXTENTS)
 
 
+def target_of(sled):
+    return f"127.0.0.1:{sled.port}"
+
+
 def options_of(volume):
-    targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
+    targets = [word for sled in volume.sleds for word in ("--target", target_of(sled))]
     return ["--backend", "crucible", *targets, *(["--key-file", volume.directory / "key"] if volume.key else [])]
 
 
@@ -186,14 +190,21 @@ def test_wiped_downstairs_is_filled_again_under_load(make_volume, node, kind, tm
 
 
 def replace(node, slot, sled, **options):
-    return node.tb4("volume", "replace", "200", slot, "--target", f"127.0.0.1:{sled.port}", **options)
+    return node.tb4("volume", "replace", "200", slot, "--target", target_of(sled), **options)
 
 
 def wait_until_replaced(gateway, slot, sled):
     def is_there():
         found = slots(gateway)[slot]
-        return found["target"] == f"127.0.0.1:{sled.port}" and found["state"] == "active" and found["in_sync"]
+        return found["target"] == target_of(sled) and found["state"] == "active" and found["in_sync"]
     wait_until(is_there, f"slot {slot} is replaced", 60)
+
+
+def let_take_its_place(volume, gateway, slot, sled):
+    """The old one goes as soon as the new one is being filled."""
+    volume.sleds[slot].kill()
+    volume.sleds[slot] = sled
+    wait_until_replaced(gateway, slot, sled)
 
 
 @both
@@ -202,16 +213,14 @@ def test_slot_gets_another_region_under_load(make_volume, node, kind, tmp_path):
     gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     time.sleep(0.3)
     assert re.fullmatch(rf"vm-200-disk-0: slot 1, 127.0.0.1:{spare.port}, .* tb4 status 200\n", replace(node, 1, spare))
-    volume.sleds[1].kill()
-    volume.sleds[1] = spare
-    wait_until_replaced(gateway, 1, spare)
+    let_take_its_place(volume, gateway, 1, spare)
     time.sleep(0.3)
     assert end(history, stop_file) > 0
     assert gateway.stop() == 0
     assert_equal(volume)
     gateway = node.start()  # the volume file and the record know it
     wait_until_replaced(gateway, 1, spare)
-    assert node.tb4_json("volume", "info", "200")["targets"][1] == f"127.0.0.1:{spare.port}"
+    assert node.tb4_json("volume", "info", "200")["targets"][1] == target_of(spare)
     assert gateway.stop() == 0
 
 
@@ -232,10 +241,8 @@ def test_region_that_is_not_empty_is_refused_until_it_is_and_the_slot_is_retried
     assert spare.extent_path(0).read_bytes() == before
     spare.wipe().start()
     assert slots(gateway)[2]["state"] == "failed"  # nobody looks at it by himself
-    assert json.loads(node.tb4("volume", "retry", "200", "2", "--json"))["target"] == f"127.0.0.1:{spare.port}"
-    volume.sleds[2].kill()
-    volume.sleds[2] = spare
-    wait_until_replaced(gateway, 2, spare)
+    assert json.loads(node.tb4("volume", "retry", "200", "2", "--json"))["target"] == target_of(spare)
+    let_take_its_place(volume, gateway, 2, spare)
     assert gateway.stop() == 0
     assert_equal(volume)
 
@@ -251,14 +258,12 @@ def test_replacement_that_a_kill_has_cut_in_two_is_completed_by_the_same_command
         client.flush()
     gateway.kill()
     path = node.volume_dir / "vm-200-disk-0.conf"
-    path.write_text(path.read_text().replace(f"127.0.0.1:{volume.sleds[0].port}", f"127.0.0.1:{spare.port}"))
+    path.write_text(path.read_text().replace(target_of(volume.sleds[0]), target_of(spare)))
     gateway = node.start()
     wait_for_slot(gateway, 0, "failed")
     assert "another region" in slots(gateway)[0]["last_error"]
     replace(node, 0, spare)
-    volume.sleds[0].kill()
-    volume.sleds[0] = spare
-    wait_until_replaced(gateway, 0, spare)
+    let_take_its_place(volume, gateway, 0, spare)
     with gateway.connect() as client:
         assert client.read(0, BLOCK) == b"1" * BLOCK
     assert gateway.stop() == 0
@@ -277,7 +282,7 @@ def test_replacements_and_retries_that_cannot_be_are_refused_and_change_nothing(
         assert result.returncode == status and re.search(text, result.stderr), result
         assert result.stderr.count("\n") == 1 and path.read_text() == before
 
-    new = ["--target", f"127.0.0.1:{spare.port}"]
+    new = ["--target", target_of(spare)]
     refused(69, "does not run", "replace", "200", "1", *new)
     gateway = node.start()
     refused(64, "not a slot", "replace", "200", "3", *new)
@@ -286,7 +291,7 @@ def test_replacements_and_retries_that_cannot_be_are_refused_and_change_nothing(
     refused(64, "needs one --target", "replace", "200", "1")
     refused(64, "needs one --target", "replace", "200", "1", *new, *new)
     refused(64, "not HOST:PORT", "replace", "200", "1", "--target", "nowhere")
-    refused(64, "is slot 0 already", "replace", "200", "1", "--target", f"127.0.0.1:{volume.sleds[0].port}")
+    refused(64, "is slot 0 already", "replace", "200", "1", "--target", target_of(volume.sleds[0]))
     refused(64, "has no slots", "replace", "201", "1", *new)
     refused(75, "has not failed", "retry", "200", "1")
     refused(69, "no-such-host", "replace", "200", "1", "--target", "no-such-host.invalid:1")
