@@ -6,7 +6,6 @@ looked for in CRUCIBLE_DOWNSTAIRS, then on the PATH.
 import http.client
 import json
 import os
-import random
 import resource
 import shutil
 import socket
@@ -17,7 +16,7 @@ import uuid
 
 from .crucible import Upstairs, wait_for_port
 from .node import BUILD, wait_until
-from .ports import is_free
+from .ports import is_free, take_port
 
 OWN = BUILD / "tests" / "downstairs" / "tb4-test-downstairs"
 UPSTREAM = os.environ.get("CRUCIBLE_DOWNSTAIRS") or shutil.which("crucible-downstairs")
@@ -34,10 +33,7 @@ def fill(value, blocks=1):
 
 def free_port():
     """One whose repair port is free too. Below the ports that the kernel gives to clients."""
-    while True:
-        port = random.randrange(24100, 28000)
-        if is_free(port) and is_free(port + REPAIR_PORT_OFFSET):
-            return port
+    return take_port(range(24100, 28000), lambda port: is_free(port) and is_free(port + REPAIR_PORT_OFFSET))
 
 
 class Downstairs:
