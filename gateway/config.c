@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "log.h"
+#include "volume/target.h"
 
 static const char *const direct_choices[] = { "auto", "off", NULL };
 static const char *const log_choices[] = { "error", "warning", "info", "debug", NULL };
@@ -59,7 +60,33 @@ const struct setting config_table[] = {
 	{ "log", "level", SETTING_CHOICE, AT(log_level), "info", 0, 0, log_choices, false,
 		"least important lines to log" },
 };
+
+#undef AT
+#define AT(member) offsetof(struct sled, member)
+static const struct setting sled_table[] = {
+	{ "sled", "address", SETTING_TEXT, AT(address), NULL, 0, 0, NULL, true,
+		"name or address at which its downstairs listen" },
+	{ "sled", "command", SETTING_TEXT, AT(command), NULL, 0, 0, NULL, false,
+		"words that run what follows them on the sled, as root" },
+	{ "sled", "directory", SETTING_PATH, AT(directory), "/var/lib/crucible", 0, 0, NULL, false,
+		"its regions" },
+	{ "sled", "capacity", SETTING_SIZE, AT(capacity), "0", 0, INT64_MAX, NULL, false,
+		"bytes that all its regions together may have, full or not; 0: as many as are free" },
+	{ "sled", "program", SETTING_TEXT, AT(program), "crucible-downstairs", 0, 0, NULL, false,
+		"the program of the downstairs" },
+	{ "sled", "arguments", SETTING_TEXT, AT(arguments), NULL, 0, 0, NULL, false,
+		"further arguments for it, such as those for TLS" },
+};
 /* clang-format on */
+const struct setting_group config_sleds = {
+	.prefix = "sled",
+	.table = sled_table,
+	.table_size = sizeof sled_table / sizeof sled_table[0],
+	.item_size = sizeof(struct sled),
+	.name_offset = offsetof(struct sled, name),
+	.items_offset = offsetof(struct config, sleds),
+	.count_offset = offsetof(struct config, sled_count),
+};
 const size_t config_table_size = sizeof config_table / sizeof config_table[0];
 
 /* pmxcfs, the cluster file system of Proxmox VE, is mounted on /etc/pve. */
@@ -90,11 +117,35 @@ static int complete(struct config *config)
 	return 0;
 }
 
+/* Targets are found back on their sleds by the address. */
+static int check_sleds(const struct config *config, const char *file, struct faults *faults)
+{
+	int status = 0;
+	for (size_t i = 0; i < config->sled_count; i++) {
+		const struct sled *sled = &config->sleds[i];
+		char text[SETTINGS_LINE_MAX + 8], host[TARGET_HOST_MAX];
+		uint16_t port;
+		if (!sled->address)
+			continue; /* a fault already */
+		snprintf(text, sizeof text, strchr(sled->address, ':') ? "[%s]:1" : "%s:1", sled->address);
+		if (target_parse(text, host, &port) < 0)
+			status = faults_add(faults, file, 0, "[sled %s] address = %s: neither a name nor an address", sled->name,
+				sled->address);
+		for (size_t k = 0; k < i; k++) {
+			const char *other = config->sleds[k].address;
+			if (other && strcmp(other, sled->address) == 0)
+				status = faults_add(faults, file, 0, "[sled %s] has the address of [sled %s]", sled->name,
+					config->sleds[k].name);
+		}
+	}
+	return status;
+}
+
 int config_read(const char *path, struct config *config, struct faults *faults)
 {
 	*config = (struct config){ 0 };
 	const char *file = path ? path : CONFIG_DEFAULT_PATH;
-	int status = settings_read(config_table, config_table_size, file, config, faults);
+	int status = settings_read_with_group(config_table, config_table_size, &config_sleds, file, config, faults);
 	if (status == -ENOENT && !path)
 		status = 0; /* defaults are already in place */
 	if (status < 0 && status != -EBADMSG)
@@ -111,10 +162,21 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 	if (!has_all && (config->tls_authority || config->tls_certificate || config->tls_key))
 		status = faults_add(faults, file, 0,
 			"[crucible] needs all of tls_authority, tls_certificate and tls_key, or none of them");
-	return status;
+	int checked = check_sleds(config, file, faults);
+	return checked < 0 ? checked : status;
+}
+
+const struct sled *config_sled(const struct config *config, const char *name)
+{
+	for (size_t i = 0; i < config->sled_count; i++) {
+		if (strcmp(config->sleds[i].name, name) == 0)
+			return &config->sleds[i];
+	}
+	return NULL;
 }
 
 void config_free(struct config *config)
 {
 	settings_free(config_table, config_table_size, config);
+	settings_free_group(&config_sleds, config);
 }

@@ -9,6 +9,17 @@
 enum { CONFIG_DIRECT_AUTO, CONFIG_DIRECT_OFF };
 enum { CONFIG_LOG_ERROR, CONFIG_LOG_WARNING, CONFIG_LOG_INFO, CONFIG_LOG_DEBUG };
 
+/* [sled NAME]: a host that runs downstairs, and how to reach it. */
+struct sled {
+	char *name;
+	char *address;   /* a name, an IPv4 or an IPv6 address, without brackets: where its downstairs listen */
+	char *command;   /* words before a command for it; NULL: config_sled_command()'s */
+	char *directory; /* of its regions */
+	char *program;   /* crucible-downstairs there */
+	char *arguments; /* further ones of it, or NULL */
+	uint64_t capacity; /* bytes of all regions together; 0: as much as is free */
+};
+
 struct config {
 	/* [paths] */
 	char *run_dir, *volume_dir, *claim_dir, *data_dir;
@@ -29,15 +40,20 @@ struct config {
 	char *tls_authority, *tls_certificate, *tls_key;
 	/* [log] */
 	unsigned log_level;
+	struct sled *sleds;
+	size_t sled_count;
 };
 
 extern const struct setting config_table[];
 extern const size_t config_table_size;
+extern const struct setting_group config_sleds;
 
 /* Reads `path`, or CONFIG_DEFAULT_PATH if it is NULL; only the default may be absent. What the file
  * leaves out gets its default, the paths as design section 4 says. Returns 0 or an errno with one
  * or more faults. *config must be freed in any case. */
 int config_read(const char *path, struct config *config, struct faults *faults);
+/* The sled of that name, or NULL. */
+const struct sled *config_sled(const struct config *config, const char *name);
 void config_free(struct config *config);
 
 #endif

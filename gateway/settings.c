@@ -219,13 +219,20 @@ void settings_free(const struct setting *table, size_t count, void *target)
 
 /* a file */
 
-struct reading {
+/* Where the settings of a section go. */
+struct part {
 	const struct setting *table;
 	size_t count;
-	const char *path;
 	void *target;
-	struct faults *faults;
 	unsigned *seen_on; /* line per setting, 0 if not seen */
+};
+
+struct reading {
+	struct part whole;
+	struct part item; /* of the group's item that is being read; target NULL: none */
+	const struct setting_group *group; /* or NULL */
+	const char *path;
+	struct faults *faults;
 	FILE *file;
 	unsigned line;
 	bool line_is_entry; /* the line last read has to reach on_entry() */
@@ -247,34 +254,80 @@ static void add_fault(struct reading *reading, unsigned line, const char *format
 		reading->status = status;
 }
 
-/* Called by inih for each "name = value". It is always the line that read_line() gave last. */
-static int on_entry(void *context, const char *section, const char *name, const char *text)
+static char **item_name(const struct setting_group *group, void *item)
 {
-	struct reading *reading = context;
-	reading->line_is_entry = false;
+	return (char **)((char *)item + group->name_offset);
+}
+
+static char **group_items(const struct setting_group *group, void *target)
+{
+	return (char **)((char *)target + group->items_offset);
+}
+
+static size_t *group_count(const struct setting_group *group, void *target)
+{
+	return (size_t *)((char *)target + group->count_offset);
+}
+
+static void require_all(struct reading *reading, const struct part *part, const char *section)
+{
+	for (size_t i = 0; i < part->count; i++) {
+		if (part->table[i].required && !part->seen_on[i])
+			add_fault(reading, 0, "[%s] %s is missing", section ? section : part->table[i].section,
+				part->table[i].name);
+	}
+}
+
+static void finish_item(struct reading *reading)
+{
+	if (!reading->item.target)
+		return;
+	char section[SETTINGS_LINE_MAX];
+	snprintf(section, sizeof section, "%s %s", reading->group->prefix,
+		*item_name(reading->group, reading->item.target));
+	require_all(reading, &reading->item, section);
+	reading->item.target = NULL;
+}
+
+/* Takes `text` for the value of a name in this part. False if the part has no such section; *is_done is true
+ * if it has the name. */
+static bool take_entry(struct reading *reading, const struct part *part, const char *section, const char *name,
+	const char *text, bool *is_done)
+{
 	bool section_known = false;
-	for (size_t i = 0; i < reading->count; i++) {
-		const struct setting *setting = &reading->table[i];
+	for (size_t i = 0; i < part->count && !*is_done; i++) {
+		const struct setting *setting = &part->table[i];
 		if (strcmp(setting->section, section) != 0)
 			continue;
 		section_known = true;
 		if (strcmp(setting->name, name) != 0)
 			continue;
-		if (reading->seen_on[i]) {
-			add_fault(reading, reading->line, "%s is given twice, first on line %u", name,
-				reading->seen_on[i]);
-			return 1;
+		*is_done = true;
+		if (part->seen_on[i]) {
+			add_fault(reading, reading->line, "%s is given twice, first on line %u", name, part->seen_on[i]);
+			break;
 		}
-		reading->seen_on[i] = reading->line;
+		part->seen_on[i] = reading->line;
 		char buffer[160];
-		const char *wrong = parse_value(setting, text, reading->target, buffer, sizeof buffer);
+		const char *wrong = parse_value(setting, text, part->target, buffer, sizeof buffer);
 		if (wrong)
 			add_fault(reading, reading->line, "%s = %s: %s", name, text, wrong);
-		return 1;
 	}
-	if (section_known)
+	return section_known;
+}
+
+/* Called by inih for each "name = value". It is always the line that read_line() gave last. */
+static int on_entry(void *context, const char *section, const char *name, const char *text)
+{
+	struct reading *reading = context;
+	reading->line_is_entry = false;
+	bool is_done = false;
+	bool section_known = reading->item.target
+		? take_entry(reading, &reading->item, reading->group->prefix, name, text, &is_done)
+		: take_entry(reading, &reading->whole, section, name, text, &is_done);
+	if (section_known && !is_done)
 		add_fault(reading, reading->line, "[%s] has no setting %s", section, name);
-	else if (!reading->in_unknown_section) /* that is a fault already */
+	else if (!section_known && !reading->in_unknown_section) /* that is a fault already */
 		add_fault(reading, reading->line, "%s is in no section", name);
 	return 1;
 }
@@ -308,24 +361,92 @@ static int take_line(struct reading *reading, char line[SETTINGS_LINE_MAX + 1], 
 	return length;
 }
 
+/* The name in "PREFIX NAME", or NULL. */
+static const char *name_of_item(const struct setting_group *group, const char *section)
+{
+	size_t length = group ? strlen(group->prefix) : 0;
+	return group && strncmp(section, group->prefix, length) == 0 && (section[length] == ' ' || section[length] == '\0')
+		? section + length + (section[length] == ' ')
+		: NULL;
+}
+
+static bool is_item_name(const char *name)
+{
+	size_t length = strlen(name);
+	if (length == 0 || length >= SETTING_GROUP_NAME_MAX || !isalnum((unsigned char)name[0]))
+		return false;
+	for (size_t i = 0; i < length; i++) {
+		if (!isalnum((unsigned char)name[i]) && !strchr("._-", name[i]))
+			return false;
+	}
+	return true;
+}
+
+/* Begins a new item. False, with a fault, if it cannot be. */
+static bool begin_item(struct reading *reading, const char *name)
+{
+	const struct setting_group *group = reading->group;
+	char **items = group_items(group, reading->whole.target);
+	size_t *count = group_count(group, reading->whole.target);
+	if (!is_item_name(name)) {
+		add_fault(reading, reading->line, "[%s %s]: not a name: 1 to %d letters, digits and . _ -", group->prefix, name,
+			SETTING_GROUP_NAME_MAX - 1);
+		return false;
+	}
+	for (size_t i = 0; i < *count; i++) {
+		if (strcmp(*item_name(group, *items + i * group->item_size), name) == 0) {
+			add_fault(reading, reading->line, "[%s %s] is there twice", group->prefix, name);
+			return false;
+		}
+	}
+	char *grown = realloc(*items, (*count + 1) * group->item_size);
+	if (!grown) {
+		reading->status = -ENOMEM;
+		return false;
+	}
+	*items = grown;
+	void *item = grown + *count * group->item_size;
+	memset(item, 0, group->item_size);
+	(*count)++;
+	*item_name(group, item) = strdup(name);
+	if (!*item_name(group, item) || settings_default(group->table, group->table_size, item) < 0) {
+		reading->status = -ENOMEM;
+		return false;
+	}
+	reading->item.target = item;
+	memset(reading->item.seen_on, 0, group->table_size * sizeof *reading->item.seen_on);
+	return true;
+}
+
+static bool is_known_section(const struct reading *reading, const char *section)
+{
+	for (size_t i = 0; i < reading->whole.count; i++) {
+		if (strcmp(reading->whole.table[i].section, section) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* A line that begins with '['. inih would pass over a comment inside and anything behind. */
 static void check_section(struct reading *reading, const char *text)
 {
 	const char *end = strchr(text, ']');
-	size_t length = end ? (size_t)(end - text) - 1 : 0;
 	const char *rest = end ? end + 1 + strspn(end + 1, " \t\r") : "";
+	char section[SETTINGS_LINE_MAX + 1];
+	finish_item(reading);
 	reading->in_unknown_section = true;
 	if (!end || (*rest && *rest != ';' && *rest != '#')) {
 		add_fault(reading, reading->line, "neither [section] nor name = value");
 		return;
 	}
-	for (size_t i = 0; i < reading->count && reading->in_unknown_section; i++) {
-		const char *section = reading->table[i].section;
-		reading->in_unknown_section =
-			strlen(section) != length || strncmp(section, text + 1, length) != 0;
-	}
-	if (reading->in_unknown_section)
-		add_fault(reading, reading->line, "%.*s is an unknown section", (int)length + 2, text);
+	snprintf(section, sizeof section, "%.*s", (int)(end - text) - 1, text + 1);
+	const char *name = name_of_item(reading->group, section);
+	if (name)
+		reading->in_unknown_section = !begin_item(reading, name);
+	else if (is_known_section(reading, section))
+		reading->in_unknown_section = false;
+	else
+		add_fault(reading, reading->line, "[%s] is an unknown section", section);
 }
 
 /* inih's fgets: the next line, without its leading blanks (inih would take it as a continuation). */
@@ -370,13 +491,14 @@ static int open_regular(const char *path, FILE **file)
 	return 0;
 }
 
-int settings_read(const struct setting *table, size_t count, const char *path, void *target,
-	struct faults *faults)
+int settings_read_with_group(const struct setting *table, size_t count, const struct setting_group *group,
+	const char *path, void *target, struct faults *faults)
 {
 	int status = settings_default(table, count, target);
 	if (status < 0)
 		return status;
-	CLEANUP_FREE unsigned *seen_on = calloc(count, sizeof *seen_on);
+	size_t item_settings = group ? group->table_size : 0;
+	CLEANUP_FREE unsigned *seen_on = calloc(count + item_settings, sizeof *seen_on);
 	CLEANUP_FCLOSE FILE *file = NULL;
 	if (!seen_on)
 		return -ENOMEM;
@@ -386,23 +508,40 @@ int settings_read(const struct setting *table, size_t count, const char *path, v
 	if (status < 0)
 		return status;
 	struct reading reading = {
-		.table = table,
-		.count = count,
+		.whole = { .table = table, .count = count, .target = target, .seen_on = seen_on },
+		.item = { .table = group ? group->table : NULL, .count = item_settings, .seen_on = seen_on + count },
+		.group = group,
 		.path = path,
-		.target = target,
 		.faults = faults,
-		.seen_on = seen_on,
 		.file = file,
 	};
 	ini_parse_stream(read_line, &reading, on_entry, &reading);
 	finish_line(&reading);
+	finish_item(&reading);
 	if (ferror(file))
 		return -EIO;
-	for (size_t i = 0; i < count; i++) {
-		if (table[i].required && !seen_on[i])
-			add_fault(&reading, 0, "[%s] %s is missing", table[i].section, table[i].name);
-	}
+	require_all(&reading, &reading.whole, NULL);
 	return reading.status;
+}
+
+int settings_read(const struct setting *table, size_t count, const char *path, void *target,
+	struct faults *faults)
+{
+	return settings_read_with_group(table, count, NULL, path, target, faults);
+}
+
+void settings_free_group(const struct setting_group *group, void *target)
+{
+	char **items = group_items(group, target);
+	size_t *count = group_count(group, target);
+	for (size_t i = 0; i < *count; i++) {
+		void *item = *items + i * group->item_size;
+		settings_free(group->table, group->table_size, item);
+		cleanup_free(item_name(group, item));
+	}
+	cleanup_free(items);
+	*items = NULL;
+	*count = 0;
 }
 
 unsigned settings_line_of(const char *path, const char *name)

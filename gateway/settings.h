@@ -41,6 +41,16 @@ struct setting {
 	const char *help;
 };
 
+/* Sections "[PREFIX NAME]", any number of them: each is an item of an array. Names are letters, digits and "._-". */
+struct setting_group {
+	const char *prefix;
+	const struct setting *table; /* `section` is PREFIX in all */
+	size_t table_size;
+	size_t item_size, name_offset; /* of an item, and of its char *name in it */
+	size_t items_offset, count_offset; /* of the array, malloc'ed, and of its size_t count in the target */
+};
+enum { SETTING_GROUP_NAME_MAX = 41 };
+
 /* Collected faults of one or more files. Zero-initialised; free with faults_free(). */
 struct faults {
 	struct fault {
@@ -64,6 +74,10 @@ void faults_free(struct faults *faults);
  * still holds defaults and whatever was valid, and must be freed too. */
 int settings_read(const struct setting *table, size_t count, const char *path, void *target,
 	struct faults *faults);
+/* The same with a group besides; settings_free_group() frees its items. */
+int settings_read_with_group(const struct setting *table, size_t count, const struct setting_group *group,
+	const char *path, void *target, struct faults *faults);
+void settings_free_group(const struct setting_group *group, void *target);
 /* As above from defaults only. */
 int settings_default(const struct setting *table, size_t count, void *target);
 void settings_free(const struct setting *table, size_t count, void *target);

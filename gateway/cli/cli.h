@@ -24,15 +24,18 @@ enum option_id {
 	OPTION_JSON,
 	OPTION_HELP,
 	OPTION_VERSION,
+	OPTION_ALLOW_SINGLE_SLED,
 	OPTION_BACKEND,
 	OPTION_DESCRIPTION,
 	OPTION_DISK,
 	OPTION_DRY_RUN,
+	OPTION_ENCRYPT,
 	OPTION_FORCE,
 	OPTION_KEY_FILE,
 	OPTION_NAME,
 	OPTION_OVERWRITE,
 	OPTION_SIZE,
+	OPTION_SLED,
 	OPTION_TARGET,
 	OPTION_WATCH,
 	OPTION_YES,
@@ -114,7 +117,11 @@ int command_claim_release(struct cli *cli);
 int command_claim_show(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_ports(struct cli *cli);
+int command_sled_check(struct cli *cli);
+int command_sled_drain(struct cli *cli);
+int command_sled_list(struct cli *cli);
 int command_status(struct cli *cli);
+int command_volume_adopt(struct cli *cli);
 int command_volume_create(struct cli *cli);
 int command_volume_delete(struct cli *cli);
 int command_volume_export(struct cli *cli);

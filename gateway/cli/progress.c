@@ -23,14 +23,23 @@ static void format_time(uint64_t seconds, char text[32])
 		snprintf(text, 32, "%u:%02u", (unsigned)(seconds / 60), (unsigned)(seconds % 60));
 }
 
-void progress_show(struct progress *progress, uint64_t done)
+/* Is it time for the line? *seconds since the start. */
+static bool is_due(struct progress *progress, double *seconds)
 {
 	uint64_t now = uv_hrtime();
 	if (now - progress->started < FIRST_NS || now - progress->shown < INTERVAL_NS || !isatty(2))
-		return;
+		return false;
 	progress->shown = now;
 	progress->is_visible = true;
-	double seconds = (double)(now - progress->started) / 1e9;
+	*seconds = (double)(now - progress->started) / 1e9;
+	return true;
+}
+
+void progress_show(struct progress *progress, uint64_t done)
+{
+	double seconds;
+	if (!is_due(progress, &seconds))
+		return;
 	uint64_t rate = (uint64_t)((double)done / seconds);
 	char done_text[SIZE_TEXT_MAX], total_text[SIZE_TEXT_MAX], rate_text[SIZE_TEXT_MAX], left[32] = "?";
 	if (progress->total > 0 && rate > 0)
@@ -43,6 +52,18 @@ void progress_show(struct progress *progress, uint64_t done)
 	else
 		fprintf(stderr, "\r\033[K%s: %s, %s/s", progress->what, size_for_people(done, done_text),
 			size_for_people(rate, rate_text));
+	fflush(stderr);
+}
+
+void progress_show_steps(struct progress *progress, uint64_t done)
+{
+	double seconds;
+	char since[32];
+	if (!is_due(progress, &seconds))
+		return;
+	format_time((uint64_t)seconds, since);
+	fprintf(stderr, "\r\033[K%s: %llu of %llu, %s", progress->what, (unsigned long long)done,
+		(unsigned long long)progress->total, since);
 	fflush(stderr);
 }
 

@@ -5,16 +5,19 @@
 #include "backend/backend.h"
 #include "cleanup.h"
 #include "cli/cli.h"
+#include "cli/create-regions.h"
 #include "cli/create.h"
 #include "cli/place.h"
 #include "volume/ports.h"
-#include "volume/target.h"
 
 static int describe_file(const struct cli *cli, struct volume *volume, struct reason *reason)
 {
-	if (has_option(cli, OPTION_TARGET) || has_option(cli, OPTION_KEY_FILE))
-		return reason_set(reason, -EINVAL, "%s is for --backend crucible",
-			has_option(cli, OPTION_TARGET) ? "--target" : "--key-file");
+	static const enum option_id others[] = { OPTION_TARGET, OPTION_KEY_FILE, OPTION_ENCRYPT, OPTION_ALLOW_SINGLE_SLED,
+		OPTION_FORCE };
+	for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
+		if (has_option(cli, others[i]))
+			return reason_set(reason, -EINVAL, "%s is for --backend crucible", option_infos[others[i]].name);
+	}
 	if (asprintf(&volume->image, "%s/%s.raw", cli->config.data_dir, volume->name) < 0) {
 		volume->image = NULL;
 		return reason_set(reason, -ENOMEM, "out of memory");
@@ -22,36 +25,9 @@ static int describe_file(const struct cli *cli, struct volume *volume, struct re
 	return 0;
 }
 
-static int describe_crucible(const struct cli *cli, struct volume *volume, struct reason *reason)
-{
-	const char *key_file = cli->values[OPTION_KEY_FILE];
-	if (cli->target_count != VOLUME_TARGETS)
-		return reason_set(reason, -EINVAL, "--backend crucible: needs --target HOST:PORT %d times, has it %d times",
-			VOLUME_TARGETS, cli->target_count);
-	if (key_file && key_file[0] != '/')
-		return reason_set(reason, -EINVAL, "--key-file %s: not an absolute path", key_file);
-	volume->key_file = key_file ? strdup(key_file) : NULL;
-	if (key_file && !volume->key_file)
-		return reason_set(reason, -ENOMEM, "out of memory");
-	for (unsigned i = 0; i < VOLUME_TARGETS; i++) {
-		char host[TARGET_HOST_MAX];
-		uint16_t port;
-		if (target_parse(cli->targets[i], host, &port) < 0)
-			return reason_set(reason, -EINVAL, "--target %s: not HOST:PORT", cli->targets[i]);
-		for (unsigned k = 0; k < i; k++) {
-			if (strcmp(cli->targets[i], cli->targets[k]) == 0)
-				return reason_set(reason, -EINVAL, "--target %s: given twice", cli->targets[i]);
-		}
-		volume->targets[i] = strdup(cli->targets[i]);
-		if (!volume->targets[i])
-			return reason_set(reason, -ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
 /* The volume as it will be, except for its ports. */
 static int describe(const struct cli *cli, const char *name, uint64_t size, struct volume *volume,
-	struct reason *reason)
+	struct creation *creation, struct reason *reason)
 {
 	*volume = (struct volume){ 0 };
 	if (settings_default(volume_table, volume_table_size, volume) < 0)
@@ -60,7 +36,8 @@ static int describe(const struct cli *cli, const char *name, uint64_t size, stru
 	snprintf(volume->name, sizeof volume->name, "%s", name);
 	if (volume_name_parse(name, &volume->parsed) < 0)
 		return reason_set(reason, -EINVAL, "%s: not a name for a volume, such as vm-200-disk-0", name);
-	if (size == 0 || size % VOLUME_SECTOR != 0)
+	bool is_adopted = cli->command->run == command_volume_adopt; /* its size is that of the regions */
+	if ((size == 0 && !is_adopted) || size % VOLUME_SECTOR != 0)
 		return reason_set(reason, -EINVAL, "%s: the size must be a multiple of %d bytes and not 0",
 			name, VOLUME_SECTOR);
 	const char *backend = cli->values[OPTION_BACKEND];
@@ -76,7 +53,7 @@ static int describe(const struct cli *cli, const char *name, uint64_t size, stru
 	volume->description = description ? strdup(description) : NULL;
 	if (!volume->host || (description && !volume->description))
 		return reason_set(reason, -ENOMEM, "out of memory");
-	return volume->backend == VOLUME_BACKEND_CRUCIBLE ? describe_crucible(cli, volume, reason)
+	return volume->backend == VOLUME_BACKEND_CRUCIBLE ? creation_describe(cli, volume, creation, reason)
 													   : describe_file(cli, volume, reason);
 }
 
@@ -91,41 +68,58 @@ static int refuse_existing(const struct cli *cli, const struct volume *volume, s
 	return 0;
 }
 
-static int assign_and_store(const struct cli *cli, struct volume *volume, bool dry_run, struct reason *reason)
+/* Ports, and for Crucible places of regions. Changes nothing. */
+static int plan(const struct cli *cli, struct volume *volume, struct creation *creation, struct reason *reason)
 {
 	struct volumes all;
 	int damaged = load_volumes(cli, 0, &all); /* reported; stops us only if we need the pool */
 	int status = ports_assign(&all, volume, NULL, reason);
-	volumes_free(&all);
 	if (status == 0 && damaged < 0 && (volume->nbd_port || volume->device || volume->downstairs_port))
 		status = reason_set(reason, -EBADMSG,
 			"%s: its port or device may be that of a damaged volume: mend that first, see tb4 check",
 			volume->name);
-	if (status < 0 || dry_run)
-		return status;
+	if (status == 0 && volume->backend == VOLUME_BACKEND_CRUCIBLE)
+		status = creation_plan(cli, &all, volume, creation, reason);
+	volumes_free(&all);
+	return status;
+}
+
+static int make(const struct cli *cli, struct volume *volume, const struct creation *creation, struct reason *reason)
+{
 	const struct backend_operations *backend = backend_for(volume);
-	status = backend->create(&cli->config, volume, reason);
+	int status = creation_make(cli, volume, creation, reason);
 	if (status < 0)
 		return status;
+	status = backend->create(&cli->config, volume, reason);
+	if (status < 0) {
+		creation_undo(cli, volume, creation);
+		return status;
+	}
 	status = volume_write(&cli->config, volume, reason);
 	if (status < 0) {
 		volume_forget(volume, NULL); /* it may be there, only not durable */
 		backend->destroy(&cli->config, volume, NULL);
+		creation_undo(cli, volume, creation);
+		return status;
 	}
-	return status;
+	creation_keep(cli, volume, creation);
+	return 0;
 }
 
 int create_volume(const struct cli *cli, const char *name, uint64_t size, bool dry_run,
 	struct volume *volume, struct reason *reason)
 {
-	int status = describe(cli, name, size, volume, reason);
+	CLEANUP(creation_free) struct creation creation = { 0 };
+	int status = describe(cli, name, size, volume, &creation, reason);
 	if (status < 0)
 		return status;
 	CLEANUP_CLOSE int lock = dry_run ? -1 : volumes_lock(&cli->config, reason);
 	if (lock < 0 && !dry_run)
 		return lock;
 	status = refuse_existing(cli, volume, reason);
-	return status < 0 ? status : assign_and_store(cli, volume, dry_run, reason);
+	if (status == 0)
+		status = plan(cli, volume, &creation, reason);
+	return status < 0 || dry_run ? status : make(cli, volume, &creation, reason);
 }
 
 /* --name, or the VMID's disk, which the name must not contradict. */
@@ -148,32 +142,51 @@ static int choose_name(const struct cli *cli, char name[VOLUME_NAME_MAX], struct
 	return 0;
 }
 
-int command_volume_create(struct cli *cli)
+/* "created vm-200-disk-0: 50G, ..." or the same as JSON. */
+static int print_created(const struct cli *cli, const struct volume *volume, const char *done)
 {
-	char name[VOLUME_NAME_MAX], size_text[SIZE_TEXT_MAX], place[PLACE_TEXT_MAX];
-	uint64_t size;
+	char size_text[SIZE_TEXT_MAX], place[PLACE_TEXT_MAX];
+	if (has_option(cli, OPTION_JSON)) {
+		struct json_object *object = json_object_new_object();
+		json_add_text(object, "name", volume->name);
+		json_add_number(object, "size", volume->size);
+		json_add_text(object, "backend", volume_backends[volume->backend]);
+		place_add(object, volume);
+		json_add_switch(object, "dry_run", has_option(cli, OPTION_DRY_RUN));
+		return print_json(object);
+	}
+	printf("%s %s: %s, %s backend, %s\n", done, volume->name,
+		size_format(volume->size, size_text), volume_backends[volume->backend], place_text(volume, place));
+	return 0;
+}
+
+static int create(const struct cli *cli, uint64_t size, const char *done, const char *would)
+{
+	char name[VOLUME_NAME_MAX];
 	struct reason reason;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
-	if (size_parse(cli->arguments[1], &size) < 0)
-		return fail_text(EXIT_BAD_USAGE, "%s: not a size such as 50G, 512M or 4096",
-			cli->arguments[1]);
 	int status = choose_name(cli, name, &reason);
 	if (status < 0)
 		return fail(status, &reason);
 	CLEANUP(volume_free) struct volume volume = { 0 };
 	status = create_volume(cli, name, size, dry_run, &volume, &reason);
-	if (status < 0)
-		return fail(status, &reason);
-	if (has_option(cli, OPTION_JSON)) {
-		struct json_object *object = json_object_new_object();
-		json_add_text(object, "name", volume.name);
-		json_add_number(object, "size", volume.size);
-		json_add_text(object, "backend", volume_backends[volume.backend]);
-		place_add(object, &volume);
-		json_add_switch(object, "dry_run", dry_run);
-		return print_json(object);
-	}
-	printf("%s %s: %s, %s backend, %s\n", dry_run ? "would create" : "created", volume.name,
-		size_format(volume.size, size_text), volume_backends[volume.backend], place_text(&volume, place));
-	return 0;
+	return status < 0 ? fail(status, &reason) : print_created(cli, &volume, dry_run ? would : done);
+}
+
+int command_volume_create(struct cli *cli)
+{
+	uint64_t size;
+	if (size_parse(cli->arguments[1], &size) < 0)
+		return fail_text(EXIT_BAD_USAGE, "%s: not a size such as 50G, 512M or 4096",
+			cli->arguments[1]);
+	return create(cli, size, "created", "would create");
+}
+
+int command_volume_adopt(struct cli *cli)
+{
+	cli->values[OPTION_BACKEND] = volume_backends[VOLUME_BACKEND_CRUCIBLE];
+	if (cli->target_count != VOLUME_TARGETS)
+		return fail_text(EXIT_BAD_USAGE, "volume adopt needs --target HOST:PORT %d times, has it %d times", VOLUME_TARGETS,
+			cli->target_count);
+	return create(cli, 0, "adopted", "would adopt");
 }

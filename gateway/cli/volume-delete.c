@@ -5,12 +5,20 @@
 
 #include "backend/backend.h"
 #include "cleanup.h"
+#include "cli/create-regions.h"
 #include "cli/create.h"
 #include "cli/offline.h"
 
+/* What holds the bytes. */
+static int destroy_bytes(const struct cli *cli, const struct volume *volume, struct reason *reason)
+{
+	int status = remove_regions(cli, volume, reason);
+	return status < 0 ? status : backend_for(volume)->destroy(&cli->config, volume, reason);
+}
+
 int destroy_volume(const struct cli *cli, const struct volume *volume, struct reason *reason)
 {
-	int status = backend_for(volume)->destroy(&cli->config, volume, reason);
+	int status = destroy_bytes(cli, volume, reason);
 	if (status < 0)
 		return status;
 	CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
@@ -39,7 +47,7 @@ static int delete_claimed(const struct cli *cli, struct ownership *ownership,
 		return status;
 	status = ownership_hold(ownership, volume, (uint64_t)time(NULL), &hold, reason);
 	if (status == 0)
-		status = backend_for(volume)->destroy(&cli->config, volume, reason);
+		status = destroy_bytes(cli, volume, reason);
 	if (status == 0) /* the volume file goes last: as long as it is there delete can be repeated */
 		status = ownership_drop(ownership, volume->name, reason);
 	if (status < 0) {

@@ -19,7 +19,7 @@ def commands():
     """{"volume create": "VMID SIZE", ...} as tb4 --help lists them."""
     found = {}
     for line in help_of().splitlines():
-        match = re.match(r"  ((?:volume |claim )?[a-z]+)((?: [\[A-Z].*?)?)  +\S", line)
+        match = re.match(r"  ((?:volume |claim |sled )?[a-z]+)((?: [\[A-Z].*?)?)  +\S", line)
         if match:
             found[match[1]] = match[2].strip()
     assert len(found) > 10
@@ -77,7 +77,7 @@ def test_manual_describes_every_setting_in_its_section(file, begin, end):
     text = man_text("tb4.conf.5")
     described = set()
     for part in re.split(r"^\.SS ", text[text.index(begin):text.index(end)], flags=re.M)[1:]:
-        section = part.split("]")[0][1:]
+        section = part.split("]")[0][1:].split()[0]
         described |= {(section, name) for name in re.findall(r"^\.TP\n\.B (\w+)$", part, re.M)}
     assert described == {(section, name) for where, section, name, _ in settings() if where == file}
 
@@ -130,7 +130,7 @@ def test_completion_offers_every_command():
     offered = {word for word in complete("tb4 ") if not word.startswith("-")}
     groups = {command.split()[0] for command in commands()}
     assert offered == groups
-    for group in ("volume", "claim"):
+    for group in ("volume", "claim", "sled"):
         assert complete(f"tb4 {group} ") == {
             command.split()[1] for command in commands() if command.startswith(group + " ")}
 
@@ -152,7 +152,7 @@ def test_completion_offers_the_volumes_there_are(node):
 
 @needs("shellcheck")
 def test_shell_scripts_are_clean():
-    scripts = [ROOT / ".ci" / "run", *sorted(ROOT.glob("tests/**/*.sh"))]
+    scripts = [ROOT / ".ci" / "run", *sorted(ROOT.glob("tests/**/*.sh")), *sorted(ROOT.glob("gateway/**/*.sh"))]
     run("shellcheck", *scripts)
     run("shellcheck", "-s", "bash", COMPLETION)
 

@@ -29,7 +29,7 @@ int command_create(int argc, char **argv)
 	const char *directory = NULL;
 	int option;
 	uuid_generate(region.uuid.bytes);
-	while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, "d:u:", known, NULL)) >= 0) {
 		switch (option) {
 		case 'd':
 			directory = optarg;

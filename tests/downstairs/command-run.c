@@ -136,7 +136,7 @@ int command_run(int argc, char **argv)
 	};
 	struct run_options options = { .address = "127.0.0.1", .silence_limit = SILENCE_LIMIT };
 	int option;
-	while ((option = getopt_long(argc, argv, "", known, NULL)) >= 0) {
+	while ((option = getopt_long(argc, argv, "d:p:a:", known, NULL)) >= 0) {
 		switch (option) {
 		case 'd':
 			options.directory = optarg;

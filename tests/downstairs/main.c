@@ -7,6 +7,9 @@
  *                                [--read-only] [--control SOCKET] [--sync] [--silence-limit MS]
  *        tb4-test-downstairs dump --dir D [--dir D2 [--dir D3]] [--data]
  *        tb4-test-downstairs verify --dir D
+ *        tb4-test-downstairs version
+ *
+ * Upstream's -d, -u, -p and -a are taken too, so that it can be the program of a sled.
  *
  * run: --control takes the commands in faults.h; --sync makes syncs reach the medium; without a
  * frame for --silence-limit (45000) an upstairs is dropped. Prints "ready" when it listens. What
@@ -16,9 +19,18 @@
  * verify: exit status 1 if a block does not fit its hash.
  */
 #include <err.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "commands.h"
+
+static int command_version(int argc, char **argv)
+{
+	(void)argc;
+	(void)argv;
+	printf("Crucible Version: test\nUpstairs <-> Downstairs Message Version: 13\n");
+	return 0;
+}
 
 static const struct {
 	const char *name;
@@ -28,6 +40,7 @@ static const struct {
 	{ "run", command_run },
 	{ "dump", command_dump },
 	{ "verify", command_verify },
+	{ "version", command_version },
 };
 
 int main(int argc, char **argv)
@@ -36,5 +49,5 @@ int main(int argc, char **argv)
 		if (strcmp(argv[1], commands[i].name) == 0)
 			return commands[i].run(argc - 1, argv + 1);
 	}
-	errx(2, "usage: tb4-test-downstairs create|run|dump|verify OPTION..., see the head of main.c");
+	errx(2, "usage: tb4-test-downstairs create|run|dump|verify|version OPTION..., see the head of main.c");
 }

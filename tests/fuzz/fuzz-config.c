@@ -10,8 +10,8 @@
 #include "volume/record.h"
 #include "volume/volume.h"
 
-static int read_settings(const struct setting *table, size_t count, const uint8_t *data, size_t size,
-	void *target)
+static int read_settings(const struct setting *table, size_t count, const struct setting_group *group,
+	const uint8_t *data, size_t size, void *target)
 {
 	char path[32];
 	struct faults faults = { 0 };
@@ -19,7 +19,7 @@ static int read_settings(const struct setting *table, size_t count, const uint8_
 	if (fd < 0 || write(fd, data, size) != (ssize_t)size)
 		abort();
 	snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	int status = settings_read(table, count, path, target, &faults);
+	int status = settings_read_with_group(table, count, group, path, target, &faults);
 	if ((status != 0) != (faults.count > 0))
 		abort();
 	faults_free(&faults);
@@ -27,18 +27,18 @@ static int read_settings(const struct setting *table, size_t count, const uint8_
 	return status;
 }
 
-static void fuzz_settings(
-	const struct setting *table, size_t count, size_t target_size, const uint8_t *data, size_t size)
+static void fuzz_settings(const struct setting *table, size_t count, const struct setting_group *group,
+	size_t target_size, const uint8_t *data, size_t size)
 {
 	void *first = calloc(1, target_size), *second = calloc(1, target_size);
 	char *text[2] = { NULL, NULL };
 	size_t length[2];
 	FILE *out = open_memstream(&text[0], &length[0]);
-	if (read_settings(table, count, data, size, first) == 0 &&
+	if (read_settings(table, count, group, data, size, first) == 0 &&
 		settings_write(table, count, first, out) == 0) {
 		fflush(out);
 		FILE *again = open_memstream(&text[1], &length[1]);
-		if (read_settings(table, count, (const uint8_t *)text[0], length[0], second) != 0 ||
+		if (read_settings(table, count, group, (const uint8_t *)text[0], length[0], second) != 0 ||
 			settings_write(table, count, second, again) != 0)
 			abort();
 		fclose(again);
@@ -48,6 +48,8 @@ static void fuzz_settings(
 	fclose(out);
 	settings_free(table, count, first);
 	settings_free(table, count, second);
+	if (group)
+		settings_free_group(group, first);
 	free(first);
 	free(second);
 	free(text[0]);
@@ -90,10 +92,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	switch (data[0] % 4) {
 	case 0:
-		fuzz_settings(config_table, config_table_size, sizeof(struct config), data + 1, size - 1);
+		fuzz_settings(config_table, config_table_size, &config_sleds, sizeof(struct config), data + 1, size - 1);
 		break;
 	case 1:
-		fuzz_settings(volume_table, volume_table_size, sizeof(struct volume), data + 1, size - 1);
+		fuzz_settings(volume_table, volume_table_size, NULL, sizeof(struct volume), data + 1, size - 1);
 		break;
 	case 2:
 		fuzz_record(data + 1, size - 1);

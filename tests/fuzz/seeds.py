@@ -73,6 +73,7 @@ def transmissions():
 def configs():
     yield (b"\0[paths]\nrun_dir = /run/tb4\n[node]\nname = a\n[nbd]\nlisten = 127.0.0.1\nlist = no\n"
            b"allow_users = root, 1000\nhandshake_timeout = 5\nmemory = 512M\n[file]\ndirect = off\n"
+           b"[sled s1]\naddress = ::1\ncommand = sh -c\ncapacity = 1T\n[sled s2]\naddress = b\n"
            b"[log]\nlevel = debug\n")
     yield (b"\1[volume]\nbackend = file\nsize = 50G\nhost = a\ndescription = x y\nread_only = yes\n[ports]\n"
            b"nbd = 20000\ndevice = 100\n[file]\nimage = /x\n")

@@ -11,7 +11,8 @@ from support.outcome import node_tree, refused
 
 COMMANDS = [
     ("volume", "create"), ("volume", "list"), ("volume", "info"), ("volume", "resize"), ("volume", "delete"),
-    ("volume", "import"), ("volume", "export"), ("claim", "show"), ("claim", "release"), ("claim", "force"),
+    ("volume", "import"), ("volume", "export"), ("volume", "adopt"), ("volume", "replace"), ("volume", "retry"),
+    ("sled", "list"), ("sled", "check"), ("sled", "drain"), ("claim", "show"), ("claim", "release"), ("claim", "force"),
     ("ports",), ("status",), ("metrics",), ("check",),
 ]
 # arguments that would be right, so that only the option under test is wrong
@@ -19,13 +20,19 @@ ARGUMENTS = {
     ("volume", "create"): ["200", "1M"], ("volume", "info"): ["200"], ("volume", "resize"): ["200", "2M"],
     ("volume", "delete"): ["200"], ("volume", "import"): ["200", "/dev/null"],
     ("volume", "export"): ["200", "/dev/null"], ("claim", "release"): ["200"], ("claim", "force"): ["200"],
-    ("ports",): ["200"],
+    ("volume", "adopt"): ["200"], ("volume", "replace"): ["200", "0"], ("volume", "retry"): ["200", "0"],
+    ("sled", "drain"): ["s1"], ("ports",): ["200"],
 }
 OPTIONS = {
-    ("volume", "create"): ["--backend", "--disk", "--name", "--description", "--dry-run", "--key-file", "--target"],
+    ("volume", "create"): ["--backend", "--disk", "--name", "--description", "--dry-run", "--key-file", "--target",
+                           "--allow-single-sled", "--encrypt", "--force"],
+    ("volume", "adopt"): ["--disk", "--name", "--description", "--dry-run", "--key-file", "--target", "--force"],
+    ("volume", "replace"): ["--disk", "--target", "--sled", "--allow-single-sled"],
+    ("volume", "retry"): ["--disk"],
+    ("sled", "drain"): ["--dry-run"],
     ("volume", "info"): ["--disk"],
     ("volume", "resize"): ["--disk", "--dry-run"],
-    ("volume", "delete"): ["--disk", "--yes", "--dry-run"],
+    ("volume", "delete"): ["--disk", "--yes", "--dry-run", "--force"],
     ("volume", "import"): ["--disk", "--size", "--overwrite", "--dry-run"],
     ("volume", "export"): ["--disk", "--force"],
     ("claim", "show"): ["--disk"],
@@ -34,7 +41,7 @@ OPTIONS = {
     ("status",): ["--watch"],
 }
 ALL_OPTIONS = sorted({option for options in OPTIONS.values() for option in options})
-WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target"}
+WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target", "--sled"}
 
 
 def words(commands):
@@ -109,7 +116,7 @@ def test_gateway_without_its_configuration_file_says_which(tmp_path):
     ([], "needs a command"),
     (["bogus"], "bogus: unknown command"),
     ([""], ": unknown command"),
-    (["volume"], "volume needs one of: create, list, .*export$"), (["claim"], "claim needs one of: show, "),
+    (["volume"], "volume needs one of: create, adopt, list, .*export$"), (["claim"], "claim needs one of: show, "),
     (["volume", "bogus"], "volume bogus: unknown command: one of create, "),
     (["claim", "create"], "claim create: unknown command"),
     (["create", "200", "1M"], "create: unknown command"),

@@ -41,6 +41,16 @@ def create(node, volume, vmid=200, size=None):
     node.tb4("volume", "create", vmid, size or volume.size, *options_of(volume))
 
 
+def change_file(node, vmid=200, **values):
+    """Gives settings of a volume's file other values."""
+    path = node.volume_dir / f"vm-{vmid}-disk-0.conf"
+    text = path.read_text()
+    for name, value in values.items():
+        text, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
+        assert count == 1
+    path.write_text(text)
+
+
 def contents(volume, slot):
     """The bytes of a region, as they lie in its files."""
     sled = volume.sleds[slot]
@@ -288,8 +298,8 @@ def test_replacements_and_retries_that_cannot_be_are_refused_and_change_nothing(
     refused(64, "not a slot", "replace", "200", "3", *new)
     refused(64, "not a slot", "retry", "200", "--", "-1")
     refused(64, "not a slot", "retry", "200", "x")
-    refused(64, "needs one --target", "replace", "200", "1")
-    refused(64, "needs one --target", "replace", "200", "1", *new, *new)
+    refused(64, "one --target HOST:PORT", "replace", "200", "1")
+    refused(64, "one --target HOST:PORT", "replace", "200", "1", *new, *new)
     refused(64, "not HOST:PORT", "replace", "200", "1", "--target", "nowhere")
     refused(64, "is slot 0 already", "replace", "200", "1", "--target", target_of(volume.sleds[0]))
     refused(64, "has no slots", "replace", "201", "1", *new)
@@ -421,7 +431,8 @@ def test_import_and_export_without_a_gateway(volume, node, tmp_path):
 
 def test_regions_that_are_too_small_are_refused_with_what_to_do(make_volume, node):
     volume = make_volume(extents=4)
-    create(node, volume, size=volume.size + 4096)
+    create(node, volume)
+    change_file(node, size=volume.size + 4096)
     status, log = node.run_to_end()
     assert status == 65 and re.search(r"fewer than the \d+ bytes of the volume: correct size in \S+vm-200-disk-0\.conf", log)
 
@@ -439,7 +450,7 @@ def test_volume_grows_into_what_its_regions_have_left_and_no_further(make_volume
 
 
 @pytest.mark.parametrize("options, status, why", [
-    ([], 64, "needs --target HOST:PORT 3 times, has it 0 times"),
+    ([], 64, "needs [sled NAME] sections in tb4.conf, or --target 3 times"),
     (["--target", "a:1", "--target", "b:2"], 64, "has it 2 times"),
     (["--target", "a:1", "--target", "b:2", "--target", "c:3", "--target", "d:4"], 64, "--target: there are 3"),
     (["--target", "a:1", "--target", "b:2", "--target", "a:1"], 64, "a:1: given twice"),
@@ -459,8 +470,8 @@ def test_wrong_targets_are_refused_and_leave_nothing(node, options, status, why)
     (("block_size", "5000"), "block_size: not a power of two"), (("size", "66048"), "size: not a multiple of the block size, 4096"),
 ])
 def test_faults_of_the_volume_file_are_named_with_their_line(node, change, why):
-    node.tb4("volume", "create", "200", "64M", "--backend", "crucible", "--target", "a:1", "--target", "[::1]:2",
-             "--target", "10.0.0.3:3")
+    node.tb4("volume", "create", "200", "64M", "--backend", "crucible", "--target", "127.0.0.1:1", "--target", "[::1]:2",
+             "--target", "127.0.0.1:3", "--force")
     path = node.volume_dir / "vm-200-disk-0.conf"
     name, value = change
     lines = [line for line in path.read_text().splitlines() if not line.startswith(name)]
@@ -486,15 +497,16 @@ def test_name_that_resolves_and_one_that_does_not(make_volume, node):
     targets = [word for one in volume.sleds for word in ("--target", f"localhost:{one.port}")]
     node.tb4("volume", "create", "200", "16M", "--backend", "crucible", *targets)
     assert node.start().stop() == 0
-    node.tb4("volume", "create", "201", "16M", "--backend", "crucible", "--target", "no-such-host.invalid:5", *targets[:4])
-    status, log = node.run_to_end(201)
+    change_file(node, target_0="no-such-host.invalid:5")
+    status, log = node.run_to_end()
     assert status != 0 and "target_0: no-such-host.invalid:5" in log
 
 
 def test_two_volumes_with_one_downstairs_are_found_by_check(make_volume, node):
     volume = make_volume()
     create(node, volume)
-    create(node, volume, 201)
+    text = (node.volume_dir / "vm-200-disk-0.conf").read_text()
+    (node.volume_dir / "vm-201-disk-0.conf").write_text(text)
     result = node.tb4("check", check=False)
     assert result.returncode == 78 and "is also one of vm-200-disk-0" in result.stdout + result.stderr
 

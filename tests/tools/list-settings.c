@@ -14,6 +14,7 @@ static void print(const char *file, const struct setting *table, size_t count)
 int main(void)
 {
 	print("conf", config_table, config_table_size);
+	print("conf", config_sleds.table, config_sleds.table_size);
 	print("volume", volume_table, volume_table_size);
 	return 0;
 }

@@ -695,6 +695,107 @@ static void garbled_files_end_in_faults_or_in_values_that_are_kept(void **state)
 	assert_true(kept > 100);
 }
 
+/* groups */
+
+struct item {
+	char *name, *must;
+	uint64_t number;
+};
+
+struct whole {
+	char *text;
+	struct item *items;
+	size_t count;
+};
+
+static const struct setting item_table[] = {
+	{ "thing", "must", SETTING_TEXT, offsetof(struct item, must), NULL, 0, 0, NULL, true, "" },
+	{ "thing", "number", SETTING_NUMBER, offsetof(struct item, number), "7", 1, 100, NULL, false, "" },
+};
+static const struct setting whole_table[] = {
+	{ "one", "text", SETTING_TEXT, offsetof(struct whole, text), NULL, 0, 0, NULL, false, "" },
+};
+static const struct setting_group things = {
+	.prefix = "thing",
+	.table = item_table,
+	.table_size = 2,
+	.item_size = sizeof(struct item),
+	.name_offset = offsetof(struct item, name),
+	.items_offset = offsetof(struct whole, items),
+	.count_offset = offsetof(struct whole, count),
+};
+
+/* Reads the text, and says with `is_good` whether it had no faults. */
+static struct whole read_group(const char *text, bool is_good)
+{
+	struct whole whole = { 0 };
+	const char *path = in_scratch("group.conf");
+	put_bytes_in(path, text, strlen(text));
+	faults_free(&faults);
+	int status = settings_read_with_group(whole_table, 1, &things, path, &whole, &faults);
+	assert_int_equal(status, is_good ? 0 : -EBADMSG);
+	return whole;
+}
+
+static void free_group(struct whole *whole)
+{
+	settings_free(whole_table, 1, whole);
+	settings_free_group(&things, whole);
+	assert_null(whole->items);
+	assert_int_equal(whole->count, 0);
+}
+
+static void each_section_of_a_group_is_an_item(void **state)
+{
+	(void)state;
+	struct whole whole = read_group("[thing a]\nmust = x\n[one]\ntext = t\n[thing b-2]\nnumber = 9\nmust = y\n", true);
+	assert_int_equal(whole.count, 2);
+	assert_string_equal(whole.items[0].name, "a");
+	assert_string_equal(whole.items[0].must, "x");
+	assert_int_equal(whole.items[0].number, 7);
+	assert_string_equal(whole.items[1].name, "b-2");
+	assert_int_equal(whole.items[1].number, 9);
+	assert_string_equal(whole.text, "t");
+	free_group(&whole);
+}
+
+static void a_setting_of_an_item_may_be_given_once_in_each(void **state)
+{
+	(void)state;
+	struct whole whole = read_group("[thing a]\nmust = x\n[thing b]\nmust = y\nmust = z\n", false);
+	assert_int_equal(faults.count, 1);
+	assert_int_equal(faults.items[0].line, 5);
+	free_group(&whole);
+}
+
+static void faults_of_items_name_them(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text, *fault;
+		unsigned line;
+	} cases[] = {
+		{ "[thing a]\n", "[thing a] must is missing", 0 },
+		{ "[thing a]\n[thing b]\nmust = x\n", "[thing a] must is missing", 0 },
+		{ "[thing a]\nmust = x\nother = y\n", "[thing a] has no setting other", 3 },
+		{ "[thing a]\nmust = x\n[thing a]\nmust = y\n", "[thing a] is there twice", 3 },
+		{ "[thing]\nmust = x\n", "[thing ]: not a name", 1 },
+		{ "[thing .a]\nmust = x\n", "[thing .a]: not a name", 1 },
+		{ "[thing a b]\n", "[thing a b]: not a name", 1 },
+		{ "[thing 0123456789012345678901234567890123456789x]\n", "not a name", 1 },
+		{ "[things a]\n", "[things a] is an unknown section", 1 },
+		{ "[one]\nmust = x\n", "[one] has no setting must", 2 },
+		{ "[thing a]\nmust = x\nnumber = 0\n", "number = 0: not between 1 and 100", 3 },
+	};
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		struct whole whole = read_group(cases[i].text, false);
+		assert_int_equal(faults.count, 1);
+		assert_int_equal(faults.items[0].line, cases[i].line);
+		assert_non_null(strstr(faults.items[0].text, cases[i].fault));
+		free_group(&whole);
+	}
+}
+
 #define test(function) cmocka_unit_test_setup_teardown(function, setup, teardown)
 
 int main(void)
@@ -745,6 +846,9 @@ int main(void)
 		test(one_fault_is_told_with_its_place),
 		test(further_faults_are_counted),
 		test(garbled_files_end_in_faults_or_in_values_that_are_kept),
+		test(each_section_of_a_group_is_an_item),
+		test(a_setting_of_an_item_may_be_given_once_in_each),
+		test(faults_of_items_name_them),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,3 @@
+# Each line of a text as a string literal of C.
+s/[\\"]/\\&/g
+s/.*/"&\\n"/
