@@ -124,6 +124,16 @@ static void resolve(struct served_volume *served, int error, const struct reason
 	report_ready(served->gateway);
 }
 
+static void activate(struct served_volume *served)
+{
+	const struct backend_activation activation = {
+		.generation = served->hold.generation,
+		.claim_id = served->hold.claim.claim_id,
+		.copies = &served->hold.claim.copies,
+	};
+	served->backend->operations->activate(served->backend, &activation);
+}
+
 /* The backend is open, so nobody else on this host has the volume: claims it. */
 static void claim_and_activate(struct served_volume *served)
 {
@@ -144,12 +154,29 @@ static void claim_and_activate(struct served_volume *served)
 	log_info("%s: %s, generation %llu", served->volume->name,
 		served->hold.kind == HOLD_RESUMED ? "claim resumed" : "claimed",
 		(unsigned long long)served->hold.generation);
-	const struct backend_activation activation = {
-		.generation = served->hold.generation,
-		.claim_id = served->hold.claim.claim_id,
-		.copies = &served->hold.claim.copies,
-	};
-	served->backend->operations->activate(served->backend, &activation);
+	activate(served);
+}
+
+/* The backend has met a generation that is not below ours. */
+static void raise_and_activate(struct served_volume *served, const struct reason *met)
+{
+	struct gateway *gateway = served->gateway;
+	struct reason reason = *met;
+	int status = served->copies.is_busy /* its answer must not reach the next activation */
+		? -EOWNERDEAD
+		: ownership_raise(gateway->ownership, served->volume->name, served->backend->outrun_by, &served->hold, &reason);
+	if (status == -EOWNERDEAD) {
+		fence(gateway, &reason);
+		report_ready(gateway);
+		return;
+	}
+	if (status < 0) {
+		resolve(served, status, &reason);
+		return;
+	}
+	log_warning("%s: generation %llu was there before: claimed above it, generation %llu", served->volume->name,
+		(unsigned long long)served->backend->outrun_by, (unsigned long long)served->hold.generation);
+	activate(served);
 }
 
 static void retire(struct served_volume *served);
@@ -170,7 +197,10 @@ static void on_step(void *context, enum backend_step step, int error, const stru
 		break;
 	case BACKEND_ACTIVATED:
 		served->is_active = error == 0;
-		resolve(served, error, reason);
+		if (error == -ESTALE && served->gateway->state == GATEWAY_STARTING)
+			raise_and_activate(served, reason);
+		else
+			resolve(served, error, reason);
 		break;
 	case BACKEND_RESIZED:
 		gateway_resize_done(served, error, reason);

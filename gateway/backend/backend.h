@@ -114,6 +114,9 @@ struct backend {
 	const struct backend_operations *operations;
 	struct backend_events events;
 	struct backend_geometry geometry; /* valid from BACKEND_OPENED on; grows only by resize */
+	/* With BACKEND_ACTIVATED and -ESTALE: the generation that was in the way. activate() may be called again, under one
+	 * above it. */
+	uint64_t outrun_by;
 };
 
 struct backend_operations {

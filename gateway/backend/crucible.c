@@ -55,6 +55,8 @@ struct crucible_backend {
 	struct tls_identity *identity; /* NULL: no TLS */
 	struct client *client; /* from activation on */
 	bool has_served, is_fenced, is_deactivating, is_closing, is_released;
+	bool is_outrun; /* the client is being closed, as it met a generation that is not below ours */
+	struct reason outrun_reason;
 	struct upstairs_record record;
 	struct piece *spare;
 	unsigned spare_count;
@@ -276,7 +278,7 @@ static void on_store_record(void *context, const struct upstairs_record *record)
 static void crucible_copies_stored(struct backend *backend, int error)
 {
 	struct crucible_backend *crucible = crucible_of(backend);
-	if (crucible->client && !crucible->is_closing)
+	if (crucible->client && !crucible->is_closing && !crucible->is_outrun)
 		client_record_stored(crucible->client,
 			error == 0 ? UPSTAIRS_STORED : error == -EOWNERDEAD ? UPSTAIRS_SUPERSEDED : UPSTAIRS_UNKNOWN);
 }
@@ -319,12 +321,36 @@ static void on_serving(struct crucible_backend *crucible)
 	finish_step(crucible, BACKEND_ACTIVATED, status, &reason);
 }
 
+/* Another one had a generation that is not below ours, and nothing was served yet: whoever claimed decides whether to try
+ * again above it. */
+static bool is_outrun(struct crucible_backend *crucible)
+{
+	struct upstairs_status status;
+	if (crucible->has_served || crucible->is_deactivating)
+		return false;
+	upstairs_status(client_core(crucible->client), &status);
+	crucible->base.outrun_by = status.outrun_by;
+	return status.outrun_by != 0;
+}
+
+static void begin_again(struct crucible_backend *crucible)
+{
+	crucible->is_outrun = true;
+	reason_set(&crucible->outrun_reason, -ESTALE, "%s: fenced: %s", crucible->volume->name,
+		upstairs_reason(client_core(crucible->client)));
+	client_close(crucible->client); /* end_close() comes */
+}
+
 /* Neither comes back: the start that goes on from here is another process's. */
 static void on_lost(struct crucible_backend *crucible, bool is_fenced)
 {
 	struct reason reason;
-	if (crucible->is_fenced)
+	if (crucible->is_fenced || crucible->is_outrun)
 		return;
+	if (is_fenced && is_outrun(crucible)) {
+		begin_again(crucible);
+		return;
+	}
 	crucible->is_fenced = true;
 	reason_set(&reason, is_fenced ? -EOWNERDEAD : -EIO, "%s: %s%s", crucible->volume->name,
 		is_fenced ? "fenced: " : "", upstairs_reason(client_core(crucible->client)));
@@ -385,6 +411,12 @@ static void end_close(void *context)
 {
 	struct crucible_backend *crucible = context;
 	struct backend_events events = crucible->base.events;
+	if (crucible->is_outrun && !crucible->is_closing) {
+		crucible->is_outrun = false;
+		crucible->client = NULL;
+		finish_step(crucible, BACKEND_ACTIVATED, -ESTALE, &crucible->outrun_reason);
+		return;
+	}
 	free_crucible(crucible);
 	events.step(events.context, BACKEND_CLOSED, 0, NULL);
 }
@@ -393,6 +425,8 @@ static void crucible_close(struct backend *backend)
 {
 	struct crucible_backend *crucible = crucible_of(backend);
 	crucible->is_closing = true;
+	if (crucible->is_outrun)
+		return; /* it is being closed already */
 	if (crucible->client)
 		client_close(crucible->client);
 	else if (crucible->looked_up == SLOTS)
@@ -668,7 +702,7 @@ static void crucible_status(struct backend *backend, struct json_object *object)
 {
 	struct crucible_backend *crucible = crucible_of(backend);
 	struct upstairs_status status = { .state = UPSTAIRS_IDLE };
-	if (crucible->client)
+	if (crucible->client && !crucible->is_outrun)
 		upstairs_status(client_core(crucible->client), &status);
 	json_add_text(object, "copies", state_names[status.state]);
 	json_add_number(object, "counted", status.counted);

@@ -114,13 +114,18 @@ static int claim_and_activate(struct offline *offline, struct reason *reason)
 	if (status < 0)
 		return status;
 	offline->is_held = true;
-	const struct backend_activation activation = {
-		.generation = offline->hold.generation,
-		.claim_id = offline->hold.claim.claim_id,
-		.copies = &offline->hold.claim.copies,
-	};
-	offline->backend->operations->activate(offline->backend, &activation);
-	status = wait_for_step(offline, reason);
+	do {
+		const struct backend_activation activation = {
+			.generation = offline->hold.generation,
+			.claim_id = offline->hold.claim.claim_id,
+			.copies = &offline->hold.claim.copies,
+		};
+		offline->backend->operations->activate(offline->backend, &activation);
+		status = wait_for_step(offline, reason);
+	} while (status == -ESTALE && !offline->copies.is_busy &&
+		ownership_raise(offline->ownership, offline->volume->name, offline->backend->outrun_by, &offline->hold, reason) == 0);
+	if (status == -ESTALE)
+		status = -EOWNERDEAD;
 	offline->is_active = status == 0;
 	return status;
 }

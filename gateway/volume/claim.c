@@ -89,6 +89,28 @@ int claim_extend(const struct config *config, const char *volume, uint64_t now,
 	return status;
 }
 
+int claim_raise(const struct config *config, const char *volume, uint64_t floor, struct record *claim,
+	struct reason *reason)
+{
+	if (floor > INT64_MAX - CLAIM_GENERATIONS)
+		return reason_set(reason, -ERANGE, "%s: generation %llu leaves no room for ours", volume,
+			(unsigned long long)floor);
+	for (;;) {
+		struct record present;
+		int status = claim_load(config, volume, claim->claim_id, &present, reason);
+		if (status < 0)
+			return status;
+		struct record raised = present;
+		raised.generation_first = (floor > present.generation_last ? floor : present.generation_last) + 1;
+		raised.generation_last = raised.generation_first + CLAIM_GENERATIONS - 1;
+		status = record_swap(config, volume, &present, &raised, reason);
+		if (status == 0)
+			*claim = raised;
+		if (status != -ESTALE) /* refused for seq alone: read it again */
+			return status;
+	}
+}
+
 int claim_load(const struct config *config, const char *volume, const char *claim_id, struct record *record,
 	struct reason *reason)
 {

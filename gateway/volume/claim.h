@@ -34,6 +34,11 @@ int claim_take(const struct config *config, const struct volume *volume, uint64_
 int claim_extend(const struct config *config, const char *volume, uint64_t now,
 	struct record *claim, struct reason *reason);
 
+/* New generations above `floor` under the same claim, whose record may have changed otherwise; *claim is updated. Returns
+ * 0, -EOWNERDEAD if the record no longer carries the id, -ERANGE if none are left above, or another errno. */
+int claim_raise(const struct config *config, const char *volume, uint64_t floor, struct record *claim,
+	struct reason *reason);
+
 /* Marks the claim as released if the record still carries its id. 0 also if it no longer does. */
 int claim_release(const struct config *config, const char *volume, const char *claim_id,
 	struct reason *reason);

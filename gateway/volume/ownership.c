@@ -312,6 +312,17 @@ int ownership_hold(struct ownership *ownership, const struct volume *volume, uin
 	return hold_resumed(ownership, entry, now, hold, reason);
 }
 
+int ownership_raise(struct ownership *ownership, const char *volume, uint64_t outrun_by, struct hold *hold,
+	struct reason *reason)
+{
+	struct entry *entry = find_entry(ownership, volume);
+	if (!entry || hold->kind != HOLD_FRESH || hold->raises == OWNERSHIP_RAISES)
+		return -EOWNERDEAD;
+	hold->raises++;
+	int status = claim_raise(ownership->config, volume, outrun_by, &hold->claim, reason);
+	return status < 0 ? status : use_generation(ownership, entry, hold->claim.generation_first, hold, reason);
+}
+
 int ownership_check(const struct ownership *ownership, const char *volume, const struct hold *hold,
 	struct reason *reason)
 {

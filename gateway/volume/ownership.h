@@ -37,12 +37,20 @@ struct hold {
 	enum hold_kind kind;
 	struct record claim;
 	uint64_t generation; /* ours, above every one used before */
+	unsigned raises;     /* by ownership_raise() */
 };
 
 /* Claims the volume or resumes its claim. Returns 0; -EOWNERDEAD if the record is no longer ours, so
  * that the whole VM is fenced; or an error of claim_take(). */
 int ownership_hold(struct ownership *ownership, const struct volume *volume, uint64_t now,
 	struct hold *hold, struct reason *reason);
+
+/* A generation not below ours was found where the volume lies: takes one above it, under the same claim. Only for a
+ * claim that is fresh, and at most OWNERSHIP_RAISES times: a start that resumes has been overtaken. Returns 0;
+ * -EOWNERDEAD, and *reason is left alone, if it may not; or another errno. */
+enum { OWNERSHIP_RAISES = 3 };
+int ownership_raise(struct ownership *ownership, const char *volume, uint64_t outrun_by, struct hold *hold,
+	struct reason *reason);
 
 /* Is the record still ours? 0, -EOWNERDEAD if not, another errno if it cannot be read. */
 int ownership_check(const struct ownership *ownership, const char *volume, const struct hold *hold,

@@ -550,3 +550,66 @@ def test_quotes_in_settings_reach_the_sled_as_they_are(node, sleds, tmp_path):
     assert node.start().stop() == 0
     node.tb4("volume", "delete", NAME, "--yes")
     assert_nothing_is_left(node, sleds)
+
+
+# generations that others have used
+
+def adopted(node, volume):
+    node.tb4("volume", "adopt", 200, *[word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")])
+    return node
+
+
+@both
+@pytest.mark.parametrize("generation", [1 << 35, 1 << 50], ids=["2^35", "2^50"])
+def test_fresh_claim_goes_above_what_is_stored(make_volume, make_node, kind, generation):
+    """As after another program, or a node with a wild clock, had the regions."""
+    volume, node = make_volume(kind), make_node()
+    volume.io("fill", 7, 4 * MIB, generation=generation)
+    gateway = adopted(node, volume).start()
+    assert re.search(rf"generation {generation} was there before: claimed above it, generation {generation + 1}\n", gateway.log)
+    assert node.record()["generation_first"] == generation + 1
+    run("nbdcopy", gateway.uri(), "null:")
+    assert gateway.stop() == 0
+    assert node.start().stop() == 0
+    assert node.record()["generation_first"] > generation + 1000
+
+
+@both
+def test_live_client_with_a_higher_generation_is_waited_for_and_then_outrun(make_volume, make_node, kind):
+    """Its downstairs close without telling the number; the gateway says so, and goes on when that client has ended."""
+    volume, node = make_volume(kind), make_node()
+    adopted(node, volume)
+    rival = volume.load(generation=1 << 45).wait_until_serving()
+    gateway = node.spawn()
+    gateway.wait_for_log("another client with an equal or higher generation is active on it")
+    assert rival.is_running()
+    assert rival.stop()[0] == 0
+    gateway.wait_for("serving")
+    assert f"generation {1 << 45} was there before: claimed above it" in gateway.log
+    assert gateway.stop() == 0
+
+
+def test_start_that_resumes_never_goes_above(make_volume, make_node):
+    volume, node = make_volume(), make_node()
+    gateway = adopted(node, volume).start()
+    gateway.kill()
+    volume.io("fill", 7, 4 * MIB, generation=1 << 45)
+    gateway = node.start(state="fenced")
+    assert "claim resumed" in gateway.log and "claimed above" not in gateway.log
+    assert f"shows generation {1 << 45}" in gateway.log
+
+
+def test_generation_that_leaves_no_room_is_refused(make_volume, make_node):
+    volume, node = make_volume(), make_node()
+    volume.io("fill", 7, 4 * MIB, generation=(1 << 63) - 5)
+    status, log = adopted(node, volume).run_to_end()
+    assert status != 0 and "leaves no room for ours" in log
+    result = node.tb4("volume", "export", 200, "/dev/null", "--force", check=False)
+    assert result.returncode != 0 and "leaves no room for ours" in result.stderr, result.stderr
+
+
+def test_command_without_a_gateway_goes_above_too(make_volume, make_node, tmp_path):
+    volume, node = make_volume(), make_node()
+    volume.io("fill", 7, 4 * MIB, generation=1 << 45)
+    adopted(node, volume).tb4("volume", "export", 200, tmp_path / "out")
+    assert (tmp_path / "out").stat().st_size == volume.size

@@ -152,6 +152,7 @@ struct upstairs {
 	uint64_t generation, now;
 	enum upstairs_state state;
 	char reason[200];
+	uint64_t outrun_by; /* see upstairs_status */
 	struct crucible_region region; /* what of it is expected, 0: anything; with has_geometry what two slots show */
 	bool has_geometry;
 	struct slot slots[UPSTAIRS_SLOTS];

@@ -171,6 +171,7 @@ struct upstairs_slot_status {
 struct upstairs_status {
 	enum upstairs_state state;
 	uint64_t generation;
+	uint64_t outrun_by; /* the generation, not below ours, that has fenced us; 0 if it was something else */
 	unsigned counted;
 	uint64_t unhealed;      /* damaged blocks whose copies left no safe choice */
 	uint64_t hedged_reads;  /* sent to a second slot as the first was late */

@@ -397,11 +397,13 @@ static void take_versions(struct upstairs *upstairs, unsigned index, const struc
 		return;
 	}
 	if (slot->shown > upstairs->generation) {
+		upstairs->outrun_by = slot->shown;
 		core_fence(upstairs, "slot %u shows generation %llu, ours is %llu", index,
 			(unsigned long long)slot->shown, (unsigned long long)upstairs->generation);
 		return;
 	}
 	if (slot->shown == upstairs->generation && !upstairs->has_stamped) { /* trap T5 */
+		upstairs->outrun_by = slot->shown;
 		core_fence(upstairs, "slot %u shows our generation %llu before we have flushed: it was used before", index,
 			(unsigned long long)slot->shown);
 		return;
@@ -449,6 +451,7 @@ void slot_received(struct upstairs *upstairs, unsigned index, const struct cruci
 	case CRUCIBLE_IMOK:
 		return;
 	case CRUCIBLE_YOU_ARE_NO_LONGER_ACTIVE:
+		upstairs->outrun_by = message->session.generation;
 		core_fence(upstairs, "superseded by generation %llu on slot %u",
 			(unsigned long long)message->session.generation, index);
 		return;

@@ -98,6 +98,7 @@ void upstairs_status(const struct upstairs *upstairs, struct upstairs_status *st
 	*status = (struct upstairs_status){
 		.state = upstairs->state,
 		.generation = upstairs->generation,
+		.outrun_by = upstairs->outrun_by,
 		.counted = core_counted(upstairs),
 		.unhealed = upstairs->unhealed,
 		.hedged_reads = upstairs->hedged_reads,
