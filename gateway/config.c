@@ -57,6 +57,10 @@ const struct setting config_table[] = {
 		"PEM file of this node's certificate" },
 	{ "crucible", "tls_key", SETTING_PATH, AT(tls_key), NULL, 0, 0, NULL, false,
 		"PEM file of its key" },
+	{ "crucible", "scrub_rate", SETTING_SIZE, AT(scrub_rate), "0", 0, INT64_MAX, NULL, false,
+		"bytes a second that a gateway reads and compares of all copies by itself; 0: none" },
+	{ "crucible", "scrub_every", SETTING_NUMBER, AT(scrub_every), "7", 1, 365, NULL, false,
+		"days from the beginning of one such pass to the next" },
 	{ "log", "level", SETTING_CHOICE, AT(log_level), "info", 0, 0, log_choices, false,
 		"least important lines to log" },
 };

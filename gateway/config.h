@@ -38,6 +38,8 @@ struct config {
 	unsigned direct;
 	/* [crucible]: all three, or none for no TLS */
 	char *tls_authority, *tls_certificate, *tls_key;
+	uint64_t scrub_rate;  /* bytes a second; 0: none by itself */
+	uint64_t scrub_every; /* days */
 	/* [log] */
 	unsigned log_level;
 	struct sled *sleds;

@@ -263,6 +263,8 @@ void gateway_handle_control(
 		control_answer(client, make_report(gateway, describe_counters));
 	else if (strcmp(command, "resize") == 0)
 		start_resize(gateway, client, request);
+	else if (strcmp(command, "scrub") == 0)
+		gateway_scrub(gateway, client, request);
 	else if (strcmp(command, "replace") == 0)
 		gateway_replace_slot(gateway, client, request);
 	else if (strcmp(command, "retry") == 0)

@@ -72,6 +72,7 @@ void gateway_resize_done(struct served_volume *served, int error, const struct r
 struct served_volume *gateway_find_changeable(struct gateway *gateway, struct control_client *client,
 	struct json_object *request);
 /* gateway-slots.c: requests about one slot of a Crucible volume. */
+void gateway_scrub(struct gateway *gateway, struct control_client *client, struct json_object *request);
 void gateway_replace_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
 void gateway_retry_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
 /* gateway.c: the change has been answered; a stop may have waited for it. */

@@ -1,5 +1,5 @@
-/* gateway-slots.c: what the control socket can ask about one slot of a Crucible volume: `tb4 volume replace` and `tb4
- * volume retry`.
+/* gateway-slots.c: what the control socket can ask about the copies of a Crucible volume: `tb4 volume replace`, `tb4
+ * volume retry` and `tb4 volume scrub`.
  *
  * A replacement is written to the volume file before the backend hears of it. If the process dies between the two, the
  * next start meets an empty region where the record knows another one: that slot is refused, the others serve, and the
@@ -142,4 +142,24 @@ void gateway_retry_slot(struct gateway *gateway, struct control_client *client, 
 		control_refuse(client, status, &reason);
 	else
 		answer_slot(served, client);
+}
+
+void gateway_scrub(struct gateway *gateway, struct control_client *client, struct json_object *request)
+{
+	struct served_volume *served = gateway_find_changeable(gateway, client, request);
+	struct reason reason;
+	uint64_t rate = 0;
+	bool stop = false;
+	if (!served)
+		return;
+	json_number(request, "rate", &rate);
+	json_switch(request, "stop", &stop);
+	int status = served->backend->operations->scrub
+		? served->backend->operations->scrub(served->backend, stop, rate, &reason)
+		: reason_set(&reason, -EINVAL, "%s: has no copies to compare: its backend is %s", served->volume->name,
+			  served->backend->operations->name);
+	if (status < 0)
+		control_refuse(client, status, &reason);
+	else
+		control_answer(client, json_object_new_object());
 }

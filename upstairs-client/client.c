@@ -168,6 +168,12 @@ static int environment_take_data(void *context, struct upstairs_request *core, u
 	return integrity_take(client->integrity, response, (char *)request->buffer + first * block_size_of(client));
 }
 
+static bool environment_is_zeros(void *context, const struct crucible_read_context *block_context, const void *data)
+{
+	struct client *client = context;
+	return integrity_is_zeros(client->integrity, block_context, data);
+}
+
 static int environment_check_block(void *context, const struct crucible_read_context *block_context, const void *data)
 {
 	const struct client *client = context;
@@ -410,6 +416,7 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 		.store_record = environment_store,
 		.take_data = environment_take_data,
 		.check_block = environment_check_block,
+		.is_zeros = environment_is_zeros,
 		.seal_zeros = environment_seal_zeros,
 		.complete = environment_complete,
 		.report = environment_report,
@@ -422,6 +429,8 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 		.wait_for_named = options->wait_for_named,
 		.flush_interval = options->flush_interval,
 		.hedge_after = options->hedge_after,
+		.scrub_interval = options->scrub_interval,
+		.scrub_rate = options->scrub_rate,
 		.recovery_budget = options->recovery_budget,
 	};
 	struct history history;
@@ -533,6 +542,18 @@ int client_retry(struct client *client, unsigned slot)
 	tell_time(client);
 	wake(client);
 	return upstairs_retry(client->core, slot);
+}
+
+int client_scrub(struct client *client, uint64_t rate)
+{
+	tell_time(client);
+	wake(client);
+	return upstairs_scrub(client->core, rate);
+}
+
+void client_scrub_stop(struct client *client)
+{
+	upstairs_scrub_stop(client->core);
 }
 
 bool client_is_hole(const struct client *client, uint64_t offset, uint64_t length, uint64_t *alike)

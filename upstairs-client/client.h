@@ -25,7 +25,8 @@ struct client_options {
 	uint64_t block_size;                 /* of the regions */
 	const void *key;     /* INTEGRITY_KEY_SIZE bytes, copied; NULL: the regions are not encrypted */
 	/* ms, see core.h */
-	uint64_t leave_after, wait_for_named, flush_interval, hedge_after, recovery_budget;
+	uint64_t leave_after, wait_for_named, flush_interval, hedge_after, recovery_budget, scrub_interval;
+	uint64_t scrub_rate; /* bytes a second, see core.h */
 	/* The caller's, until closed() has been called. What an earlier process left in it under the same key is taken
 	 * over; what is not that is reported and given up. */
 	struct history_file *history;
@@ -70,6 +71,8 @@ bool client_is_hole(const struct client *client, uint64_t offset, uint64_t lengt
 /* The slot gets a new, empty region at this address; see upstairs_replace(). */
 int client_replace(struct client *client, unsigned slot, const struct sockaddr_storage *target);
 int client_retry(struct client *client, unsigned slot); /* see upstairs_retry() */
+int client_scrub(struct client *client, uint64_t rate); /* see upstairs_scrub() */
+void client_scrub_stop(struct client *client);
 void client_record_stored(struct client *client, enum upstairs_stored outcome);
 void client_deactivate(struct client *client);
 /* Drops everything and frees itself, then calls closed(). Requests in flight are forgotten; they are the caller's again

@@ -112,6 +112,13 @@ int integrity_check(struct integrity *integrity, const struct crucible_read_cont
 	return take_block(integrity, context, block, integrity->scratch);
 }
 
+bool integrity_is_zeros(struct integrity *integrity, const struct crucible_read_context *context, const void *block)
+{
+	const uint8_t *plain = integrity->scratch;
+	return take_block(integrity, context, block, integrity->scratch) == 0 && plain[0] == 0 &&
+		memcmp(plain, plain + 1, integrity->block_size - 1) == 0;
+}
+
 int integrity_take(struct integrity *integrity, const struct crucible_message *response, void *buffer)
 {
 	struct crucible_read_contexts rest = response->read_response.contexts;

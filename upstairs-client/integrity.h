@@ -28,6 +28,8 @@ int integrity_seal(struct integrity *integrity, const void *data, size_t count, 
 
 /* Is one block what its context says? 0 or -EBADMSG. */
 int integrity_check(struct integrity *integrity, const struct crucible_read_context *context, const void *block);
+/* Is it, and are its plain bytes zeros? */
+bool integrity_is_zeros(struct integrity *integrity, const struct crucible_read_context *context, const void *block);
 /* Checks the answer to a read and copies its plain bytes to `buffer`. Blocks that were never written are zeros.
  * -EBADMSG if a block is not what its context says, or its context is of the wrong kind. */
 int integrity_take(struct integrity *integrity, const struct crucible_message *response, void *buffer);

@@ -135,6 +135,9 @@ struct backend_operations {
 		struct reason *reason);
 	/* A slot that has failed is tried again. */
 	int (*retry)(struct backend *backend, unsigned slot, struct reason *reason);
+	/* Reads and compares all copies of all blocks while it serves, `rate` bytes a second at most (0: no limit); or ends
+	 * that. status() tells how far it is. */
+	int (*scrub)(struct backend *backend, bool stop, uint64_t rate, struct reason *reason);
 	/* The answer to store_copies: 0, -EOWNERDEAD if the claim is no longer ours, or another errno: the outcome is
 	 * unknown. NULL in a backend that never asks. */
 	void (*copies_stored)(struct backend *backend, int error);

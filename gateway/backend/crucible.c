@@ -20,11 +20,11 @@
 #include <uuid/uuid.h>
 
 #include "backend/backend-list.h"
+#include "backend/crucible-status.h"
 #include "checked.h"
 #include "cleanup.h"
 #include "client.h"
 #include "integrity.h"
-#include "json-fields.h"
 #include "log.h"
 #include "volume/record.h"
 #include "volume/target.h"
@@ -38,6 +38,7 @@ enum {
 	FLUSH_INTERVAL_MS = 2000,
 	HEDGE_AFTER_MS = 20,
 	RECOVERY_BUDGET_MS = 30000,
+	DAY_MS = 86400000,
 	SPARE_PIECES_MAX = 256,
 };
 _Static_assert((int)SLOTS == UPSTAIRS_SLOTS && (int)SLOTS == VOLUME_TARGETS, "slots of record, library and volume");
@@ -45,6 +46,7 @@ _Static_assert((int)SLOTS == UPSTAIRS_SLOTS && (int)SLOTS == VOLUME_TARGETS, "sl
 struct crucible_backend {
 	struct backend base;
 	uv_loop_t *loop;
+	const struct config *config;
 	const struct volume *volume;
 	struct sockaddr_storage targets[SLOTS];
 	uv_getaddrinfo_t lookup;
@@ -559,6 +561,7 @@ static int crucible_open(uv_loop_t *loop, const struct config *config, const str
 		},
 	};
 	crucible->loop = loop;
+	crucible->config = config;
 	crucible->volume = volume;
 	int status = prepare(crucible, config, reason);
 	if (status < 0) {
@@ -581,6 +584,8 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.flush_interval = FLUSH_INTERVAL_MS,
 		.hedge_after = HEDGE_AFTER_MS,
 		.recovery_budget = RECOVERY_BUDGET_MS,
+		.scrub_interval = crucible->config->scrub_every * DAY_MS,
+		.scrub_rate = crucible->config->scrub_rate,
 		.history = crucible->history,
 		.identity = crucible->identity,
 	};
@@ -650,52 +655,17 @@ static void crucible_deactivate(struct backend *backend)
 	client_deactivate(crucible->client);
 }
 
-/* Status */
-
-static const char *const state_names[] = {
-	[UPSTAIRS_IDLE] = "idle",
-	[UPSTAIRS_ACTIVATING] = "activating",
-	[UPSTAIRS_SERVING] = "serving",
-	[UPSTAIRS_PAUSED] = "paused",
-	[UPSTAIRS_DEACTIVATING] = "releasing",
-	[UPSTAIRS_RELEASED] = "released",
-	[UPSTAIRS_REFUSED] = "refused",
-	[UPSTAIRS_FENCED] = "fenced",
-};
-
-static const char *const slot_state_names[] = {
-	[UPSTAIRS_SLOT_ABSENT] = "absent",
-	[UPSTAIRS_SLOT_CONNECTING] = "connecting",
-	[UPSTAIRS_SLOT_WAITING] = "connecting",
-	[UPSTAIRS_SLOT_MENDING] = "repair",
-	[UPSTAIRS_SLOT_REPLAY] = "replay",
-	[UPSTAIRS_SLOT_REPAIR] = "repair",
-	[UPSTAIRS_SLOT_ACTIVE] = "active",
-	[UPSTAIRS_SLOT_FAILED] = "failed",
-};
-
-static void add_slot(struct json_object *slots, const char *target, const struct upstairs_slot_status *slot)
+static int crucible_scrub(struct backend *backend, bool stop, uint64_t rate, struct reason *reason)
 {
-	struct json_object *object = json_object_new_object();
-	json_add_text(object, "target", target);
-	json_add_text(object, "state", slot_state_names[slot->state]);
-	json_add_switch(object, "in_sync", slot->is_in_sync);
-	json_add_number(object, "generation", slot->generation);
-	json_add_number(object, "behind", slot->behind);
-	json_add_number(object, "behind_ms", slot->behind_for);
-	json_add_number(object, "read_us", slot->read_cost);
-	json_add_number(object, "damaged_blocks", slot->damaged);
-	json_add_number(object, "healed_blocks", slot->healed);
-	if (slot->state == UPSTAIRS_SLOT_REPAIR) {
-		json_add_number(object, "repaired_extents", slot->repaired);
-		json_add_number(object, "extents_to_repair", slot->to_repair);
-		json_add_number(object, "repair_bytes_per_second", slot->repair_rate);
-		json_add_number(object, "repair_seconds_left", slot->repair_left);
+	struct crucible_backend *crucible = crucible_of(backend);
+	if (stop) {
+		client_scrub_stop(crucible->client);
+		return 0;
 	}
-	json_add_text(object, "trouble", upstairs_trouble_name(slot->trouble));
-	json_add_text(object, "advice", upstairs_advice(slot->trouble));
-	json_add_text(object, "last_error", slot->error);
-	json_append(slots, object);
+	int status = client_scrub(crucible->client, rate);
+	return status < 0 ? reason_set(reason, status, "%s: cannot be scrubbed now: %s", crucible->volume->name,
+							status == -ENOMEM ? "out of memory" : "it does not serve")
+					  : 0;
 }
 
 static void crucible_status(struct backend *backend, struct json_object *object)
@@ -704,16 +674,7 @@ static void crucible_status(struct backend *backend, struct json_object *object)
 	struct upstairs_status status = { .state = UPSTAIRS_IDLE };
 	if (crucible->client && !crucible->is_outrun)
 		upstairs_status(client_core(crucible->client), &status);
-	json_add_text(object, "copies", state_names[status.state]);
-	json_add_number(object, "counted", status.counted);
-	json_add_number(object, "unhealed_blocks", status.unhealed);
-	json_add_number(object, "hedged_reads", status.hedged_reads);
-	json_add_number(object, "dirty_extents", status.dirty_extents);
-	json_add_number(object, "recovery_ms", status.recovery_time);
-	struct json_object *slots = json_object_new_array();
-	for (unsigned i = 0; slots && i < SLOTS; i++)
-		add_slot(slots, crucible->volume->targets[i], &status.slots[i]);
-	json_add(object, "slots", slots);
+	crucible_status_add(&status, crucible->volume, object);
 }
 
 /* Regions are made and removed on their sleds, by tb4 (sled/regions.h): here they are taken as they are. */
@@ -742,6 +703,7 @@ const struct backend_operations crucible_backend_operations = {
 	.resize = crucible_resize,
 	.replace = crucible_replace,
 	.retry = crucible_retry,
+	.scrub = crucible_scrub,
 	.copies_stored = crucible_copies_stored,
 	.deactivate = crucible_deactivate,
 	.close = crucible_close,

@@ -26,6 +26,7 @@ enum option_id {
 	OPTION_VERSION,
 	OPTION_ALLOW_SINGLE_SLED,
 	OPTION_BACKEND,
+	OPTION_BACKGROUND,
 	OPTION_DESCRIPTION,
 	OPTION_DISK,
 	OPTION_DRY_RUN,
@@ -34,8 +35,10 @@ enum option_id {
 	OPTION_KEY_FILE,
 	OPTION_NAME,
 	OPTION_OVERWRITE,
+	OPTION_RATE,
 	OPTION_SIZE,
 	OPTION_SLED,
+	OPTION_STOP,
 	OPTION_TARGET,
 	OPTION_WATCH,
 	OPTION_YES,
@@ -131,5 +134,6 @@ int command_volume_list(struct cli *cli);
 int command_volume_replace(struct cli *cli);
 int command_volume_resize(struct cli *cli);
 int command_volume_retry(struct cli *cli);
+int command_volume_scrub(struct cli *cli);
 
 #endif

@@ -155,6 +155,88 @@ static void print_flush_failed(struct json_object *volume, const char *labels)
 	printf("tb4_flush_failed{%s} %d\n", labels, failed);
 }
 
+/* Per slot of a Crucible volume */
+
+static struct json_object *crucible_of(struct json_object *volume)
+{
+	struct json_object *crucible;
+	return json_object_object_get_ex(volume, "crucible", &crucible) ? crucible : NULL;
+}
+
+static void print_slots(struct json_object *volume, const char *labels, const char *name, const char *field)
+{
+	struct json_object *crucible = crucible_of(volume), *slot;
+	for (size_t i = 0; crucible && (slot = json_item_or_null(crucible, "slots", i)); i++) {
+		uint64_t value = 0;
+		bool is_on = false;
+		if (!json_number(slot, field, &value) && json_switch(slot, field, &is_on))
+			value = is_on;
+		printf("%s{%s,slot=\"%zu\"} %" PRIu64 "\n", name, labels, i, value);
+	}
+}
+
+static void print_in_sync(struct json_object *volume, const char *labels)
+{
+	print_slots(volume, labels, "tb4_slot_in_sync", "in_sync");
+}
+
+static void print_damaged(struct json_object *volume, const char *labels)
+{
+	print_slots(volume, labels, "tb4_slot_damaged_blocks_total", "damaged_blocks");
+}
+
+static void print_healed(struct json_object *volume, const char *labels)
+{
+	print_slots(volume, labels, "tb4_slot_healed_blocks_total", "healed_blocks");
+}
+
+static void print_unhealed(struct json_object *volume, const char *labels)
+{
+	if (crucible_of(volume))
+		print_gauge(crucible_of(volume), labels, "tb4_unhealed_blocks_total", "unhealed_blocks");
+}
+
+static void print_counted(struct json_object *volume, const char *labels)
+{
+	if (crucible_of(volume))
+		print_gauge(crucible_of(volume), labels, "tb4_copies", "counted");
+}
+
+static void print_scrub(struct json_object *volume, const char *labels, const char *name, const char *field)
+{
+	struct json_object *crucible = crucible_of(volume), *scrub;
+	if (crucible && json_object_object_get_ex(crucible, "scrub", &scrub))
+		print_gauge(scrub, labels, name, field);
+}
+
+static void print_scrub_done(struct json_object *volume, const char *labels)
+{
+	print_scrub(volume, labels, "tb4_scrub_done_blocks", "done_blocks");
+}
+
+static void print_scrub_passes(struct json_object *volume, const char *labels)
+{
+	print_scrub(volume, labels, "tb4_scrub_passes_total", "passes");
+}
+
+static void print_crucible(struct json_object *gateways)
+{
+	family("tb4_copies", "gauge", "Copies that count: what is acknowledged is on each.");
+	for_each_volume(gateways, print_counted);
+	family("tb4_slot_in_sync", "gauge", "1 if the volume counts on this copy.");
+	for_each_volume(gateways, print_in_sync);
+	family("tb4_slot_damaged_blocks_total", "counter", "Blocks of a copy that were not what their hash says.");
+	for_each_volume(gateways, print_damaged);
+	family("tb4_slot_healed_blocks_total", "counter", "Of these, written again from another copy.");
+	for_each_volume(gateways, print_healed);
+	family("tb4_unhealed_blocks_total", "counter", "Blocks whose copies left no safe choice.");
+	for_each_volume(gateways, print_unhealed);
+	family("tb4_scrub_done_blocks", "gauge", "Blocks compared by the scrub that runs.");
+	for_each_volume(gateways, print_scrub_done);
+	family("tb4_scrub_passes_total", "counter", "Scrubs that have compared all blocks.");
+	for_each_volume(gateways, print_scrub_passes);
+}
+
 /* Per gateway */
 
 static void print_gateways(struct json_object *gateways)
@@ -211,6 +293,7 @@ int command_metrics(struct cli *cli)
 	for_each_volume(gateways, print_state);
 	family("tb4_flush_failed", "gauge", "1 after a failed flush until one succeeds.");
 	for_each_volume(gateways, print_flush_failed);
+	print_crucible(gateways);
 	json_object_put(gateways);
 	return damaged ? EXIT_BAD_DATA : 0;
 }

@@ -6,6 +6,7 @@
 
 #include "cleanup.h"
 #include "cli/progress.h"
+#include "cli/slots.h"
 #include "log.h"
 #include "volume/ports.h"
 
@@ -55,22 +56,6 @@ int slot_shape(const struct volume *volume, unsigned slot, struct region_shape *
 
 /* Waiting */
 
-/* What the gateway says of the slot now; *answer holds it. NULL if it says nothing. */
-static struct json_object *look(const struct cli *cli, const struct volume *volume, unsigned slot,
-	struct json_object **answer)
-{
-	struct reason ignored;
-	struct json_object *one, *crucible;
-	if (ask_gateway(cli, volume->parsed.vmid, new_request("status"), answer, &ignored) < 0)
-		return NULL;
-	for (size_t i = 0; (one = json_item_or_null(*answer, "volumes", i)); i++) {
-		if (strcmp(json_text_or(one, "name", ""), volume->name) == 0 &&
-			json_object_object_get_ex(one, "crucible", &crucible))
-			return json_item_or_null(crucible, "slots", slot);
-	}
-	return NULL;
-}
-
 /* -EAGAIN while it is being copied. */
 static int judge(struct json_object *state, const char *target, struct progress *progress, uint64_t extent,
 	struct reason *reason)
@@ -102,7 +87,8 @@ static int wait_until_copied(const struct cli *cli, const struct volume *volume,
 	progress_start(&progress, volume->name, region_shape_size(shape));
 	while (status == -EAGAIN && !was_interrupted()) {
 		CLEANUP_JSON struct json_object *answer = NULL;
-		struct json_object *state = look(cli, volume, slot, &answer);
+		struct json_object *crucible = look_at_crucible(cli, volume, &answer);
+		struct json_object *state = crucible ? json_item_or_null(crucible, "slots", slot) : NULL;
 		status = state ? judge(state, target, &progress, extent, &why)
 					   : reason_set(&why, -ECONNREFUSED, "its gateway does not answer any more: the copying goes on when it runs again");
 		if (status == -EAGAIN)

@@ -47,9 +47,22 @@ static void print_slot(struct json_object *slot, size_t index)
 	putchar('\n');
 }
 
+static void print_scrub(struct json_object *volume)
+{
+	struct json_object *crucible, *scrub;
+	bool is_running = false;
+	uint64_t done = 0, all = 0;
+	if (!json_object_object_get_ex(volume, "crucible", &crucible) ||
+		!json_object_object_get_ex(crucible, "scrub", &scrub) || !json_switch(scrub, "running", &is_running) ||
+		!is_running || !json_number(scrub, "done_blocks", &done) || !json_number(scrub, "all_blocks", &all) || all == 0)
+		return;
+	printf("       scrub: %u %% of the blocks compared\n", (unsigned)(100 * (double)done / (double)all));
+}
+
 void slots_print(struct json_object *volume)
 {
 	struct json_object *slot;
+	print_scrub(volume);
 	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
 		if (!is_well(slot))
 			print_slot(slot, i);
@@ -67,4 +80,18 @@ bool slots_are_degraded(struct json_object *volume)
 			return true;
 	}
 	return false;
+}
+
+struct json_object *look_at_crucible(const struct cli *cli, const struct volume *volume, struct json_object **answer)
+{
+	struct reason ignored;
+	struct json_object *one, *crucible;
+	if (ask_gateway(cli, volume->parsed.vmid, new_request("status"), answer, &ignored) < 0)
+		return NULL;
+	for (size_t i = 0; (one = json_item_or_null(*answer, "volumes", i)); i++) {
+		if (strcmp(json_text_or(one, "name", ""), volume->name) == 0 &&
+			json_object_object_get_ex(one, "crucible", &crucible))
+			return crucible;
+	}
+	return NULL;
 }

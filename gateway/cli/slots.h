@@ -4,9 +4,16 @@
 
 #include "json-fields.h"
 
+struct cli;
+struct volume;
+
 /* One line for each slot that is not as it should be; none for volumes of other backends. */
 void slots_print(struct json_object *volume);
 /* Is one of them so, or do requests wait for copies? */
 bool slots_are_degraded(struct json_object *volume);
+
+/* What the volume's gateway says of its copies now, the object "crucible"; *answer, to be freed, holds it. NULL if it says
+ * nothing. */
+struct json_object *look_at_crucible(const struct cli *cli, const struct volume *volume, struct json_object **answer);
 
 #endif

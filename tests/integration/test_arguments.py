@@ -12,6 +12,7 @@ from support.outcome import node_tree, refused
 COMMANDS = [
     ("volume", "create"), ("volume", "list"), ("volume", "info"), ("volume", "resize"), ("volume", "delete"),
     ("volume", "import"), ("volume", "export"), ("volume", "adopt"), ("volume", "replace"), ("volume", "retry"),
+    ("volume", "scrub"),
     ("sled", "list"), ("sled", "check"), ("sled", "drain"), ("claim", "show"), ("claim", "release"), ("claim", "force"),
     ("ports",), ("status",), ("metrics",), ("check",),
 ]
@@ -20,7 +21,7 @@ ARGUMENTS = {
     ("volume", "create"): ["200", "1M"], ("volume", "info"): ["200"], ("volume", "resize"): ["200", "2M"],
     ("volume", "delete"): ["200"], ("volume", "import"): ["200", "/dev/null"],
     ("volume", "export"): ["200", "/dev/null"], ("claim", "release"): ["200"], ("claim", "force"): ["200"],
-    ("volume", "adopt"): ["200"], ("volume", "replace"): ["200", "0"], ("volume", "retry"): ["200", "0"],
+    ("volume", "adopt"): ["200"], ("volume", "replace"): ["200", "0"], ("volume", "retry"): ["200", "0"], ("volume", "scrub"): ["200"],
     ("sled", "drain"): ["s1"], ("ports",): ["200"],
 }
 OPTIONS = {
@@ -29,6 +30,7 @@ OPTIONS = {
     ("volume", "adopt"): ["--disk", "--name", "--description", "--dry-run", "--key-file", "--target", "--force"],
     ("volume", "replace"): ["--disk", "--target", "--sled", "--allow-single-sled"],
     ("volume", "retry"): ["--disk"],
+    ("volume", "scrub"): ["--disk", "--rate", "--background", "--stop"],
     ("sled", "drain"): ["--dry-run"],
     ("volume", "info"): ["--disk"],
     ("volume", "resize"): ["--disk", "--dry-run"],
@@ -41,7 +43,7 @@ OPTIONS = {
     ("status",): ["--watch"],
 }
 ALL_OPTIONS = sorted({option for options in OPTIONS.values() for option in options})
-WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target", "--sled"}
+WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target", "--sled", "--rate"}
 
 
 def words(commands):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from support.certificates import files
-from support.node import TOOLS, run, wait_until
+from support.node import PROGRAMS, TOOLS, run, wait_until
 from support.volume import BLOCK, KEY, MIB, both
 from support.wire import CMD_WRITE, Closed
 
@@ -550,3 +550,83 @@ def test_incomplete_tls_settings_are_refused(make_volume, make_node, settings, w
     node.write_config(settings)
     status, log = node.run_to_end()
     assert status != 0 and re.search(why, log) and len(log.splitlines()) == 1, log
+
+
+def scrub(node, *options, **more):
+    return node.tb4("volume", "scrub", "200", *options, **more)
+
+
+def damaged(gateway):
+    return [(one["damaged_blocks"], one["healed_blocks"]) for one in slots(gateway)]
+
+
+@pytest.mark.parametrize("key", [None, KEY], ids=["plain", "encrypted"])
+@both
+def test_scrub_finds_what_has_rotted_and_heals_it_under_load(make_volume, node, kind, key, tmp_path):
+    """Bits flip in one region, where nobody reads: found, healed, counted; and named by nobody afterwards."""
+    volume = make_volume(kind, extents=EXTENTS, key=key)
+    create(node, volume)
+    gateway = node.start()
+    image = tmp_path / "image"
+    image.write_bytes(random.Random(5).randbytes(volume.size))
+    copy_in(gateway, image)
+    assert scrub(node) == "vm-200-disk-0: all copies are equal\n"
+    blocks = volume.size // BLOCK
+    victims = sorted(random.Random(6).sample(range(20 * MIB // BLOCK, blocks), 5))  # behind what the load writes
+    for block in victims:
+        volume.sleds[1].flip(block)
+    history = load(gateway, tmp_path / "stop")
+    assert "5 blocks were not right on all copies, 0 of them could not be healed" in scrub(node)
+    assert damaged(gateway) == [(0, 0), (5, 5), (0, 0)]
+    metrics = node.tb4("metrics", "200")
+    assert 'tb4_slot_healed_blocks_total{vmid="200",volume="vm-200-disk-0",slot="1"} 5' in metrics
+    assert 'tb4_scrub_passes_total{vmid="200",volume="vm-200-disk-0"} 2' in metrics
+    assert node.tb4_json("volume", "scrub", "200") == {
+        "name": "vm-200-disk-0", "differing_blocks": 0, "unhealed_blocks": 0}
+    end(history, tmp_path / "stop")
+    copy_out(gateway, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes()[20 * MIB:] == image.read_bytes()[20 * MIB:]
+    assert gateway.stop() == 0
+    assert_equal(volume)
+
+
+def test_scrub_in_the_background_is_shown_and_can_be_stopped(make_volume, node):
+    create(node, make_volume(extents=EXTENTS))
+    gateway = node.start()
+    assert "has begun" in scrub(node, "--background", "--rate", "1M")
+    wait_until(lambda: gateway.volume_status()["crucible"]["scrub"]["done_blocks"] > 0, "it goes on")
+    assert re.search(r"scrub: \d+ % of the blocks compared", node.tb4("status"))
+    waiting = subprocess.Popen([PROGRAMS / "tb4", "--config", node.config, "volume", "scrub", "200", "--rate", "1M"],
+                               stderr=subprocess.PIPE, text=True)
+    time.sleep(0.5)
+    waiting.send_signal(signal.SIGINT)
+    _, err = waiting.communicate(timeout=20)
+    assert waiting.returncode == 130 and "the scrub goes on" in err
+    assert gateway.volume_status()["crucible"]["scrub"]["running"] is True
+    assert "is stopped" in scrub(node, "--stop")
+    wait_until(lambda: not gateway.volume_status()["crucible"]["scrub"]["running"], "it stops")
+    assert gateway.stop() == 0
+
+
+def test_scrub_that_cannot_be_is_refused(make_volume, node):
+    create(node, make_volume(extents=4))
+    node.tb4("volume", "create", "201", "1M")
+
+    def refused(status, text, *words):
+        result = node.tb4("volume", "scrub", *words, check=False)
+        assert result.returncode == status and text in result.stderr, result
+    refused(69, "start the VM's gateway first", "200")
+    refused(64, "has no copies to compare", "201")
+    refused(64, "not a number of bytes a second", "200", "--rate", "fast")
+    refused(64, "not a number of bytes a second", "200", "--rate", "0")
+    refused(66, "no such volume", "202")
+
+
+def test_scrub_by_itself(make_volume, make_node):
+    """A minute after the start, which a test does not wait for: the setting is taken, and nothing is scrubbed before."""
+    node = make_node(settings="[crucible]\nscrub_rate = 100M\nscrub_every = 1\n")
+    create(node, make_volume(extents=4))
+    gateway = node.start()
+    assert gateway.volume_status()["crucible"]["scrub"] == {
+        "running": False, "done_blocks": 0, "all_blocks": 0, "passes": 0, "differing_blocks": 0}
+    assert gateway.stop() == 0

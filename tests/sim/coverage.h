@@ -92,6 +92,8 @@
 	X(TORN_COPIES, "blocks torn on one copy that nothing showed") \
 	X(ROT, "blocks that rotted on one copy") \
 	X(HEALS, "blocks being healed when a gateway was looked at") \
+	X(SCRUBS, "scrubs that came to their end") \
+	X(SCRUB_FOUND, "of these, such that have found something") \
 	X(CUTS, "networks cut between a host and a sled") \
 	X(HOLLOW_TRUSTED, "starts that trusted a hollow flush that nobody was told of") \
 	X(VOID, "violations void: such a start") \

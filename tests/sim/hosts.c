@@ -129,6 +129,12 @@ static int check_block(void *context, const struct crucible_read_context *block_
 	return integrity_check(hashes(), block_context, data);
 }
 
+static bool is_zeros(void *context, const struct crucible_read_context *block_context, const void *data)
+{
+	(void)context;
+	return integrity_is_zeros(hashes(), block_context, data);
+}
+
 static void seal_zeros(void *context, void *data, struct crucible_block_context *block_context)
 {
 	(void)context;
@@ -243,6 +249,8 @@ static void report(void *context, unsigned slot, const char *text)
 {
 	struct gateway *gateway = context;
 	trace(gateway->world, "host %u: slot %u: %s", gateway->host->index, slot, text);
+	if (strstr(text, "its good copies differ") && !gateway->world->was_torn)
+		violation(gateway->world, "valid copies differ: %s", text);
 }
 
 static bool is_counted(const struct gateway *gateway, unsigned slot)
@@ -416,6 +424,7 @@ static void start(struct host *host, struct world *world, bool resumes)
 		.store_record = store_record,
 		.take_data = take_data,
 		.check_block = check_block,
+		.is_zeros = is_zeros,
 		.seal_zeros = seal_zeros,
 		.complete = complete,
 		.report = report,
@@ -633,6 +642,13 @@ void gateway_look_at_hole(struct gateway *gateway, uint64_t block)
 		violation(world, "said to be a hole: %s", wrong);
 }
 
+void gateway_scrub(struct gateway *gateway, uint64_t rate)
+{
+	gateway_tick(gateway);
+	upstairs_scrub(gateway->upstairs, rate);
+	gateway_check(gateway);
+}
+
 struct gateway *world_owner(struct world *world)
 {
 	for (unsigned i = 0; i < HOSTS; i++) {
@@ -686,6 +702,15 @@ static void look_at_slots(struct gateway *gateway)
 	if (repairs && !gateway->was_repairing)
 		cover(COVER_REPAIRS);
 	gateway->was_repairing = repairs;
+	struct upstairs_status status;
+	upstairs_status(upstairs, &status);
+	if (status.scrub.passes > gateway->scrubs) {
+		cover(COVER_SCRUBS);
+		if (status.scrub.differing > gateway->scrub_found)
+			cover(COVER_SCRUB_FOUND);
+		gateway->scrubs = status.scrub.passes;
+		gateway->scrub_found = status.scrub.differing;
+	}
 	if (heal_holds(upstairs, 0, gateway->world->blocks))
 		cover(COVER_HEALS);
 }

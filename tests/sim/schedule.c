@@ -431,6 +431,10 @@ static void guest(struct world *world, const struct schedule *schedule)
 	if (!gateway_runs(gateway) || gateway->request_count >= 6 || gateway->ends_requested ||
 		upstairs_state(gateway->upstairs) >= UPSTAIRS_DEACTIVATING)
 		return;
+	if (random_below(world, 40) == 0) {
+		gateway_scrub(gateway, chance(world, 70) ? 0 : 1 + random_below(world, 100 * BLOCK));
+		return;
+	}
 	if (gateway->reads_left > 0 && chance(world, schedule->look_percent)) {
 		gateway_submit(gateway, UPSTAIRS_READ, world->blocks - gateway->reads_left--, 1);
 		return;

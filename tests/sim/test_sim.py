@@ -49,6 +49,7 @@ PROOFS = {
     'torn-behind': 'highest-stamp-of-all',
     'torn-behind-a-mend': 'mend-looks-at-highest-stamp',
     'rotten-in-three-places': 'read-as-a-whole-only',
+    'scrub': 'scrub-takes-all-for-good',
     'unsynced': 'mend-syncs-nothing',
     'unwritten': 'unwritten-data-trusted',
     'wiped-again': 'must-show-not-raised',

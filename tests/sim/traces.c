@@ -874,6 +874,37 @@ static void trace_rotten_in_three_places(struct world *world)
 	read_back(world, gateway);
 }
 
+/* Nobody reads the blocks that rot, one on each copy: the scrub finds and heals them. */
+static void trace_scrub(struct world *world)
+{
+	struct gateway *gateway = start(world, 0);
+	for (uint64_t block = 0; block < world->blocks; block++)
+		write_done(gateway, block);
+	flush_done(gateway);
+	for (unsigned i = 0; i < SLEDS; i++)
+		sled_rot(&world->sleds[i], world->blocks - 1 - i);
+	must(world, !sled_block_is_good(&world->sleds[0], world->blocks - 1), "a block has rotted");
+	gateway_scrub(gateway, 0);
+	struct upstairs_status status;
+	for (unsigned i = 0; i < 20000; i++) {
+		upstairs_status(gateway->upstairs, &status);
+		if (!status.scrub.is_running)
+			break;
+		if (gateway->request_count < 2)
+			submit(gateway, UPSTAIRS_WRITE, i % world->blocks);
+		schedule_step(world);
+	}
+	must(world, !status.scrub.is_running && status.scrub.passes == 1, "the scrub has come to its end");
+	flush_done(gateway);
+	for (uint64_t block = 0; block < world->blocks; block++) {
+		for (unsigned i = 0; i < SLEDS; i++) {
+			if (!sled_block_is_good(&world->sleds[i], block))
+				violation(world, "sled %u: block %llu has rotted, and a scrub has left it so", i, (unsigned long long)block);
+		}
+	}
+	read_back(world, gateway);
+}
+
 /* No power is lost until the new owner's flush says that all is safe. */
 static void trace_unsynced(struct world *world)
 {
@@ -1027,6 +1058,7 @@ static const struct {
 	{ "torn-behind", trace_torn_behind },
 	{ "torn-behind-a-mend", trace_torn_behind_a_mend },
 	{ "rotten-in-three-places", trace_rotten_in_three_places },
+	{ "scrub", trace_scrub },
 	{ "unsynced", trace_unsynced },
 	{ "wiped-again", trace_wiped_again },
 	{ "wiped-and-mended", trace_wiped_and_mended },

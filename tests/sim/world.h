@@ -123,6 +123,7 @@ struct gateway {
 	/* for coverage */
 	enum slot_phase phases[SLEDS];
 	bool was_mending, was_repairing;
+	uint64_t scrubs, scrub_found; /* seen so far */
 };
 
 /* The newest write of a block is on one disk only, and a gateway serves without that (traces c and d). */
@@ -234,6 +235,7 @@ void gateway_tick(struct gateway *gateway);
 bool gateway_lives(struct gateway *gateway);
 void gateway_deactivate(struct gateway *gateway);
 void gateway_submit(struct gateway *gateway, enum upstairs_operation operation, uint64_t start, uint64_t count);
+void gateway_scrub(struct gateway *gateway, uint64_t rate);
 void gateway_look_at_hole(struct gateway *gateway, uint64_t block);
 /* After each call into the core. */
 void gateway_check(struct gateway *gateway);

@@ -251,6 +251,12 @@ static int take_data(void *context, struct upstairs_request *core, uint64_t firs
 	return integrity_take(rig->integrity, response, ((struct rig_request *)core)->data + first * CORE_BLOCK);
 }
 
+static bool is_zeros(void *context, const struct crucible_read_context *block_context, const void *data)
+{
+	struct core_rig *rig = context;
+	return integrity_is_zeros(rig->integrity, block_context, data);
+}
+
 static int check_block(void *context, const struct crucible_read_context *block_context, const void *data)
 {
 	struct core_rig *rig = context;
@@ -459,6 +465,7 @@ void core_rig_start(struct core_rig *rig)
 		.store_record = store_record,
 		.take_data = take_data,
 		.check_block = check_block,
+		.is_zeros = is_zeros,
 		.seal_zeros = seal_zeros,
 		.complete = complete,
 		.report = report,
@@ -630,4 +637,16 @@ bool core_rig_is_hole(const struct core_rig *rig, uint64_t block)
 {
 	uint64_t alike;
 	return upstairs_is_hole(rig->core, block, 1, &alike);
+}
+
+void core_rig_replace_block(struct core_rig *rig, unsigned index, uint64_t block, uint8_t fill)
+{
+	uint8_t data[CORE_BLOCK];
+	struct stored_context stored = { .is_set = true };
+	memset(data, fill, sizeof data);
+	assert_int_equal(integrity_seal(rig->integrity, data, 1, data, &stored.context), 0);
+	stored.data_hash = image_data_hash(data, CORE_BLOCK);
+	for (unsigned slot = 0; slot < IMAGE_SLOTS; slot++)
+		disk_put_slot(rig->sleds[index].disk, 0, block, slot, &stored);
+	disk_put_data(rig->sleds[index].disk, 0, block, data);
 }

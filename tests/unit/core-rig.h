@@ -112,6 +112,8 @@ uint64_t core_rig_sent(const struct core_rig *rig, enum crucible_message_type ty
 bool core_rig_is_written(const struct core_rig *rig, unsigned index, uint64_t block);
 /* Are the block's bytes and contexts the same on all three? */
 bool core_rig_are_equal(const struct core_rig *rig, uint64_t block);
+/* A block of extent 0 becomes one of other bytes with a context that fits, behind everybody's back. */
+void core_rig_replace_block(struct core_rig *rig, unsigned index, uint64_t block, uint8_t fill);
 bool core_rig_is_hole(const struct core_rig *rig, uint64_t block);
 
 #endif

@@ -136,24 +136,11 @@ static void a_write_under_way_is_what_is_read(void **state)
 	expect_counts(1, 1, 0); /* the guest has overwritten what was damaged */
 }
 
-/* The block becomes one of other bytes with a context that fits, behind everybody's back. */
-static void replace_block(unsigned index, uint64_t block, uint8_t fill)
-{
-	uint8_t data[CORE_BLOCK];
-	struct stored_context stored = { .is_set = true };
-	memset(data, fill, sizeof data);
-	assert_int_equal(integrity_seal(rig.integrity, data, 1, data, &stored.context), 0);
-	stored.data_hash = image_data_hash(data, CORE_BLOCK);
-	for (unsigned slot = 0; slot < IMAGE_SLOTS; slot++)
-		disk_put_slot(rig.sleds[index].disk, 0, block, slot, &stored);
-	disk_put_data(rig.sleds[index].disk, 0, block, data);
-}
-
 static void good_copies_that_differ_are_reported_and_left_alone(void **state)
 {
 	(void)state;
 	rot(1, 3);
-	replace_block(2, 3, 66);
+	core_rig_replace_block(&rig, 2, 3, 66);
 	uint64_t writes = core_rig_sent(&rig, CRUCIBLE_WRITE);
 	prefer(1);
 	struct rig_request *read = core_rig_submit(&rig, UPSTAIRS_READ, 3, 1, 0);
@@ -263,7 +250,7 @@ static void bytes_where_nothing_was_ever_written_are_wiped(void **state)
 static void never_written_against_written_is_nobody_s_guess(void **state)
 {
 	(void)state;
-	replace_block(1, 12, 66);
+	core_rig_replace_block(&rig, 1, 12, 66);
 	core_rig_release(&rig);
 	core_rig_stop_sled(&rig, 1);
 	core_rig_start_sled(&rig, 1);

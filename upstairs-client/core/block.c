@@ -43,6 +43,21 @@ bool block_is_good(const struct upstairs *upstairs, const struct read_block *blo
 	return upstairs->environment.check_block(upstairs->environment.context, &block->context, block->data) == 0;
 }
 
+bool block_same_context(const struct crucible_read_context *a, const struct crucible_read_context *b)
+{
+	if (a->kind != b->kind)
+		return false;
+	switch (a->kind) {
+	case CRUCIBLE_BLOCK_EMPTY:
+		return true;
+	case CRUCIBLE_BLOCK_UNENCRYPTED:
+		return a->hash == b->hash;
+	case CRUCIBLE_BLOCK_ENCRYPTED:
+		return memcmp(&a->encryption, &b->encryption, sizeof a->encryption) == 0;
+	}
+	return false;
+}
+
 static struct crucible_block_context context_of(const struct read_block *block, size_t size)
 {
 	struct crucible_block_context context = {

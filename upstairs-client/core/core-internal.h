@@ -7,6 +7,7 @@
  *   holes.c     which blocks were never written
  *   zeroes.c    WRITE_ZEROES
  *   heal.c      a damaged block is written again
+ *   scrub.c     all copies of all blocks are compared
  *   replace.c   another region takes a slot's place
  *   status.c    what an operator should know
  *   recovery.c  how long a mend would take, and flushes that keep it short
@@ -42,6 +43,7 @@ enum {
 	RETRY_MAX_MS = 5000,
 	SILENT_CLOSES_TOLD = 12, /* in each so many of them; about once a minute */
 	RECORD_RETRY_MS = 1000,
+	SCRUB_FIRST_MS = 60000,
 	ERROR_REPORTS_MAX = 8, /* of one job; then the slot is given up */
 };
 
@@ -143,6 +145,7 @@ enum fence_step { FENCE_NONE, FENCE_READ, FENCE_WRITE, FENCE_RECORD };
 struct mend;
 struct repair;
 struct heal;
+struct scrub;
 
 struct upstairs {
 	struct upstairs_options options;
@@ -190,6 +193,8 @@ struct upstairs {
 	struct mend *mend;
 	struct repair *repair;
 	struct heal *heal;  /* NULL: nothing was ever damaged */
+	struct scrub *scrub; /* NULL: none was ever asked for */
+	uint64_t scrub_at;   /* ms: the next one by itself */
 	uint64_t unhealed; /* blocks whose copies left no safe choice, so far */
 	enum fence_step fence;
 	uint64_t fence_job, fence_covers, fence_block;
@@ -327,6 +332,11 @@ void zeroes_describe(const struct upstairs *upstairs, uint64_t count, struct cru
 /* The slot has answered a read with at least one block that is damaged. */
 void heal_note(struct upstairs *upstairs, unsigned index, const struct job *job,
 	const struct crucible_message *message);
+/* The block is to be looked at. False if there is no room for it now. */
+bool heal_queue(struct upstairs *upstairs, uint64_t block);
+bool heal_is_idle(const struct upstairs *upstairs);
+/* Can every copy that is to be good be asked? */
+bool heal_may_ask(const struct upstairs *upstairs);
 /* Begins with the next block, if it is a time for it. */
 void heal_advance(struct upstairs *upstairs);
 /* Is one of these blocks being healed? */
@@ -336,6 +346,18 @@ bool heal_expects(const struct upstairs *upstairs, const struct job *job);
 void heal_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message);
 void heal_lost(struct upstairs *upstairs, struct job *job, unsigned index);
 void heal_end(struct upstairs *upstairs);
+
+/* scrub.c */
+/* Reads the next stretch, if it is a time for it. */
+void scrub_advance(struct upstairs *upstairs);
+/* ms; UINT64_MAX: it waits for nothing but answers. */
+uint64_t scrub_deadline(const struct upstairs *upstairs);
+void scrub_status(const struct upstairs *upstairs, struct upstairs_scrub_status *status);
+/* Its own reads, as those of heal.c. */
+bool scrub_expects(const struct upstairs *upstairs, const struct job *job);
+void scrub_read(struct upstairs *upstairs, struct job *job, unsigned index, const struct crucible_message *message);
+void scrub_lost(struct upstairs *upstairs, struct job *job, unsigned index);
+void scrub_end(struct upstairs *upstairs);
 
 /* replace.c */
 /* Has the record to say something else about the slot's region? Changes it so. */
@@ -400,6 +422,7 @@ struct read_blocks {
 struct read_blocks blocks_of(const struct crucible_message *message);
 /* Takes the first one off. False if there is none. */
 bool block_next(const struct upstairs *upstairs, struct read_blocks *blocks, struct read_block *block);
+bool block_same_context(const struct crucible_read_context *a, const struct crucible_read_context *b);
 bool block_is_good(const struct upstairs *upstairs, const struct read_block *block);
 /* The entry becomes the block, which is good. */
 void block_fill(struct upstairs *upstairs, struct history_entry *entry, const struct read_block *block);

@@ -91,6 +91,7 @@ static void stop(struct upstairs *upstairs, enum upstairs_state state)
 	core_set_state(upstairs, state);
 	jobs_fail_all(upstairs, -EIO); /* before a lost connection sends a read elsewhere */
 	heal_end(upstairs);
+	scrub_end(upstairs);
 	disconnect_all(upstairs);
 	core_report(upstairs, UPSTAIRS_SLOTS, "%s", upstairs->reason);
 }
@@ -260,6 +261,7 @@ static void serve(struct upstairs *upstairs)
 		core_set_state(upstairs, core_counted(upstairs) >= 2 ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
 	reads_retry(upstairs);
 	heal_advance(upstairs);
+	scrub_advance(upstairs);
 	jobs_go_on(upstairs);
 }
 
@@ -351,6 +353,7 @@ void upstairs_close(struct upstairs *upstairs)
 		job_free(upstairs, job);
 	mend_end(upstairs);
 	heal_end(upstairs);
+	scrub_end(upstairs);
 	holes_end(upstairs);
 	core_release(upstairs, upstairs->dependencies);
 	core_release(upstairs, upstairs->spare_entry);
@@ -365,6 +368,7 @@ void upstairs_activate(struct upstairs *upstairs, uint64_t generation, const str
 	upstairs->generation = generation;
 	upstairs->record = *record;
 	upstairs->now = upstairs->activation_began = now;
+	upstairs->scrub_at = now + SCRUB_FIRST_MS;
 	upstairs->flushed_to = history_begin(&upstairs->history);
 	unsigned places = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
@@ -452,7 +456,7 @@ uint64_t upstairs_deadline(const struct upstairs *upstairs)
 		if (is_watched && !list_empty(&slot->outstanding))
 			deadline = earlier(deadline, upstairs->now + upstairs->options.leave_after / 4 + 1);
 	}
-	deadline = earlier(deadline, reads_deadline(upstairs));
+	deadline = earlier(deadline, earlier(reads_deadline(upstairs), scrub_deadline(upstairs)));
 	if (upstairs->state == UPSTAIRS_SERVING && upstairs->flushed_to < history_end(&upstairs->history))
 		deadline = earlier(deadline, upstairs->last_flush_at + upstairs->options.flush_interval);
 	return deadline > upstairs->now ? deadline : upstairs->now + 1;

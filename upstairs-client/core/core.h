@@ -80,6 +80,8 @@ struct upstairs_options {
 	/* ms that a mend after the loss of this host may take: 30000. Flushes as soon as more is dirty than can be copied
 	 * in that time, at the rate at which extents were copied last. 0: no limit. */
 	uint64_t recovery_budget;
+	/* Every so many ms a pass as by upstairs_scrub() begins, the first a minute after the start. 0 bytes a second: none. */
+	uint64_t scrub_interval, scrub_rate;
 	uint64_t hedge_after; /* ms after which a read is sent to another slot too, or later if the slot is slow: 20 */
 };
 
@@ -101,6 +103,8 @@ struct upstairs_environment {
 		const struct crucible_message *response);
 	/* Is the block what its context says? 0 or -EBADMSG. */
 	int (*check_block)(void *context, const struct crucible_read_context *block_context, const void *data);
+	/* Is it, and are its plain bytes zeros? A block that was never written is. */
+	bool (*is_zeros)(void *context, const struct crucible_read_context *block_context, const void *data);
 	/* The context of a block of zeros: `data` are block_size zeros, to be encrypted in place if the region is.
 	 */
 	void (*seal_zeros)(void *context, void *data, struct crucible_block_context *block_context);
@@ -168,6 +172,15 @@ struct upstairs_slot_status {
 	char error[160]; /* the last one, "": none; stays when the trouble is over */
 };
 
+/* Of the pass that runs, or 0; the counts are of all passes. */
+struct upstairs_scrub_status {
+	bool is_running;
+	uint64_t done, all;   /* blocks */
+	uint64_t running_for; /* ms */
+	uint64_t passes;      /* that have come to their end */
+	uint64_t differing;   /* blocks that were not right on all copies: healed, or in upstairs_status.unhealed */
+};
+
 struct upstairs_status {
 	enum upstairs_state state;
 	uint64_t generation;
@@ -179,6 +192,7 @@ struct upstairs_status {
 	uint64_t recovery_time; /* ms that mending these would take */
 	uint64_t copy_rate;     /* bytes a second, measured or assumed */
 	size_t empty_memory;    /* bytes that it takes to know what is empty */
+	struct upstairs_scrub_status scrub;
 	struct upstairs_slot_status slots[UPSTAIRS_SLOTS];
 };
 
@@ -227,6 +241,12 @@ enum upstairs_slot_state upstairs_slot_state(const struct upstairs *upstairs, un
 const char *upstairs_reason(const struct upstairs *upstairs);
 /* The one in use. The caller may take away memory that it does not need. */
 struct history *upstairs_history(struct upstairs *upstairs);
+/* Begins a pass that reads and compares all copies of all blocks while requests go on, and heals what is damaged; `rate`
+ * in bytes a second, 0: as fast as the slots answer. One that runs goes on with the new rate. 0, -EBUSY if the volume does
+ * not serve, or -ENOMEM. */
+int upstairs_scrub(struct upstairs *upstairs, uint64_t rate);
+void upstairs_scrub_stop(struct upstairs *upstairs);
+
 void upstairs_status(const struct upstairs *upstairs, struct upstairs_status *status);
 /* A word, and a sentence on what to do about it ("" if nothing); constant texts. */
 const char *upstairs_trouble_name(enum upstairs_trouble trouble);

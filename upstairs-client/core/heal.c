@@ -5,7 +5,7 @@
  *  2. It is read from every counted slot behind all that was sent before. If the good copies agree, one of them is
  *     written as any write is, to all slots, in the history, and in the dependency map: the range is free again as soon
  *     as that is sent.
- *  3. Good copies that differ are reported and left alone: nobody knows which one is right. So are blocks of which a
+ *  3. Good copies that differ, other than in how they say zeros, are reported and left alone: nobody knows which one is right. So are blocks of which a
  *     good copy says that they were never written, unless the damaged ones say so too: no hash protects that.
  */
 #include <stdio.h>
@@ -49,17 +49,26 @@ static bool prepare(struct upstairs *upstairs)
 	return true;
 }
 
-static void queue(struct upstairs *upstairs, uint64_t block)
+bool heal_queue(struct upstairs *upstairs, uint64_t block)
 {
 	if (!prepare(upstairs))
-		return;
+		return false;
 	struct heal *heal = upstairs->heal;
 	for (unsigned i = 0; i < heal->queued; i++) {
 		if (heal->queue[i] == block)
-			return;
+			return true;
 	}
-	if (heal->queued < QUEUE_MAX && !heal_holds(upstairs, block, 1))
-		heal->queue[heal->queued++] = block;
+	if (heal_holds(upstairs, block, 1))
+		return true;
+	if (heal->queued == QUEUE_MAX)
+		return false;
+	heal->queue[heal->queued++] = block;
+	return true;
+}
+
+bool heal_is_idle(const struct upstairs *upstairs)
+{
+	return !upstairs->heal || (upstairs->heal->queued == 0 && !upstairs->heal->job_id);
 }
 
 void heal_note(struct upstairs *upstairs, unsigned index, const struct job *job, const struct crucible_message *message)
@@ -72,15 +81,14 @@ void heal_note(struct upstairs *upstairs, unsigned index, const struct job *job,
 			continue;
 		if (found++ == 0)
 			first = number;
-		queue(upstairs, number);
+		heal_queue(upstairs, number);
 	}
 	upstairs->slots[index].damaged += found;
 	core_report(upstairs, index, "block %llu and %llu of those behind it are damaged: another copy is read",
 		(unsigned long long)first, (unsigned long long)found - 1);
 }
 
-/* Every copy that is to be good can be asked. */
-static bool is_possible(const struct upstairs *upstairs)
+bool heal_may_ask(const struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *slot = &upstairs->slots[i];
@@ -93,7 +101,7 @@ static bool is_possible(const struct upstairs *upstairs)
 void heal_advance(struct upstairs *upstairs)
 {
 	struct heal *heal = upstairs->heal;
-	if (!heal || heal->job_id || heal->queued == 0 || !is_possible(upstairs))
+	if (!heal || heal->job_id || heal->queued == 0 || !heal_may_ask(upstairs))
 		return;
 	struct job *job = job_new(upstairs, JOB_READ, heal->queue[0], 1);
 	if (!job)
@@ -128,28 +136,25 @@ static unsigned number_of(const struct heal *heal, enum copy_state state)
 	return count;
 }
 
-static bool same_context(const struct crucible_read_context *a, const struct crucible_read_context *b)
-{
-	if (a->kind != b->kind)
-		return false;
-	switch (a->kind) {
-	case CRUCIBLE_BLOCK_EMPTY:
-		return true;
-	case CRUCIBLE_BLOCK_UNENCRYPTED:
-		return a->hash == b->hash;
-	case CRUCIBLE_BLOCK_ENCRYPTED:
-		return memcmp(&a->encryption, &b->encryption, sizeof a->encryption) == 0;
-	}
-	return false;
-}
-
 static bool all_good_ones_agree(const struct upstairs *upstairs, unsigned with)
 {
 	const struct heal *heal = upstairs->heal;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (heal->copies[i].state == COPY_GOOD &&
-			(!same_context(&heal->copies[i].context, &heal->copies[with].context) ||
+			(!block_same_context(&heal->copies[i].context, &heal->copies[with].context) ||
 				memcmp(heal->copies[i].data, heal->copies[with].data, upstairs->region.block_size) != 0))
+			return false;
+	}
+	return true;
+}
+
+/* A block that was never written, and one of zeros, are the same to the guest. A mend may leave such copies. */
+static bool all_good_ones_are_zeros(const struct upstairs *upstairs)
+{
+	const struct heal *heal = upstairs->heal;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (heal->copies[i].state == COPY_GOOD &&
+			!upstairs->environment.is_zeros(upstairs->environment.context, &heal->copies[i].context, heal->copies[i].data))
 			return false;
 	}
 	return true;
@@ -170,6 +175,15 @@ static void leave_alone(struct upstairs *upstairs, const char *why)
 	upstairs->unhealed++;
 	core_report(upstairs, UPSTAIRS_SLOTS, "block %llu is not healed: %s",
 		(unsigned long long)upstairs->heal->block, why);
+}
+
+static bool is_one_empty(const struct heal *heal)
+{
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		if (heal->copies[i].state == COPY_GOOD && heal->copies[i].context.kind == CRUCIBLE_BLOCK_EMPTY)
+			return true;
+	}
+	return false;
 }
 
 /* The copy of this slot is written to all. False if there is no room. */
@@ -203,13 +217,14 @@ static bool conclude(struct upstairs *upstairs)
 		return false;
 	while (good < UPSTAIRS_SLOTS && heal->copies[good].state != COPY_GOOD)
 		good++;
+	bool agree = good < UPSTAIRS_SLOTS && all_good_ones_agree(upstairs, good);
 	if (good == UPSTAIRS_SLOTS)
 		leave_alone(upstairs, "every copy of it is damaged");
-	else if (!all_good_ones_agree(upstairs, good))
+	else if (!agree && !all_good_ones_are_zeros(upstairs))
 		leave_alone(upstairs, "its good copies differ");
-	else if (number_of(heal, COPY_BAD) == 0)
+	else if (agree && number_of(heal, COPY_BAD) == 0)
 		return true; /* the guest has written it meanwhile */
-	else if (heal->copies[good].context.kind == CRUCIBLE_BLOCK_EMPTY && !all_bad_ones_are_empty(heal))
+	else if (is_one_empty(heal) && !all_bad_ones_are_empty(heal))
 		leave_alone(upstairs, "one copy was written, and others say that it never was");
 	else
 		return rewrite(upstairs, good);
@@ -226,7 +241,7 @@ static void end_block(struct upstairs *upstairs, struct job *job)
 	job->is_answered = true;
 	heal->job_id = 0; /* from here on guests may write to it, behind what was just sent */
 	if (!is_over && ++heal->tries < TRIES_MAX)
-		queue(upstairs, heal->block);
+		heal_queue(upstairs, heal->block);
 }
 
 bool heal_expects(const struct upstairs *upstairs, const struct job *job)
@@ -251,6 +266,7 @@ void heal_read(struct upstairs *upstairs, struct job *job, unsigned index, const
 	job_free_if_over(upstairs, job);
 	jobs_go_on(upstairs);
 	heal_advance(upstairs);
+	scrub_advance(upstairs);
 }
 
 void heal_lost(struct upstairs *upstairs, struct job *job, unsigned index)

@@ -477,6 +477,8 @@ void jobs_lost(struct upstairs *upstairs, unsigned index)
 			reads_lost(upstairs, job, index);
 		else if (heal_expects(upstairs, job))
 			heal_lost(upstairs, job, index);
+		else if (scrub_expects(upstairs, job))
+			scrub_lost(upstairs, job, index);
 		job_free_if_over(upstairs, job);
 	}
 	slot->outstanding_count = 0;

@@ -321,6 +321,8 @@ void reads_answer(struct upstairs *upstairs, struct job *job, unsigned index, co
 		slot_drop(upstairs, index, "answers a read with something else than was asked for");
 	else if (heal_expects(upstairs, job))
 		heal_read(upstairs, job, index, message);
+	else if (scrub_expects(upstairs, job))
+		scrub_read(upstairs, job, index, message);
 	else
 		take(upstairs, job, index, message);
 }

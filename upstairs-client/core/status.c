@@ -107,6 +107,7 @@ void upstairs_status(const struct upstairs *upstairs, struct upstairs_status *st
 		.copy_rate = recovery_rate(upstairs) * 1000,
 		.empty_memory = empty_memory(upstairs->empty),
 	};
+	scrub_status(upstairs, &status->scrub);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		describe_slot(upstairs, i, &status->slots[i]);
 }
