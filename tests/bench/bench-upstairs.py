@@ -27,6 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from support.fio import cpu_seconds  # noqa: E402
 from support.ports import is_free  # noqa: E402
 
 BUILD = Path(os.environ.get("TB4_BUILD", Path(__file__).resolve().parents[2] / "build"))
@@ -35,7 +36,6 @@ FLOOR = BUILD / "tests" / "bench" / "downstairs-floor"
 SEAL = BUILD / "tests" / "bench" / "seal"
 KEY = bytes(range(32))
 EXTENTS, EXTENT_SIZE, BLOCK = 16, 4096, 4096
-TICK = os.sysconf("SC_CLK_TCK")
 
 ROWS = {  # name: (operation, depth, length)
     "4k-read-1": ("read", 1, 4096), "4k-write-1": ("write", 1, 4096),
@@ -101,11 +101,6 @@ class Volume:
         for server in self.servers:
             server.kill()
             server.wait()
-
-
-def cpu_seconds(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
 
 
 def run_own(volume, row, seconds):

@@ -11,7 +11,6 @@ The gates of the project are checked at the end: exit status 1 if one does not h
   --rounds N (7)  --seconds S (2)  --rows 4k-read-16,...  --servers ours,floor,...
 """
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -22,6 +21,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.fio import cpu_seconds, fio  # noqa: E402
+
 BUILD = ROOT / "build"
 
 ROWS = {  # name: (rw, block size, depth)
@@ -43,25 +46,11 @@ class Server:
                 sys.exit(f"{name} does not start: {' '.join(command)}")
             time.sleep(0.05)
 
-    def cpu_seconds(self):
-        """User and system time, also of threads that have ended."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def run(self, row, seconds):
-        rw, size, depth = ROWS[row]
-        before = self.cpu_seconds()
-        output = subprocess.run(
-            ["fio", "--name=bench", "--ioengine=nbd", f"--uri={self.uri}", f"--rw={rw}", f"--bs={size}",
-             f"--iodepth={depth}", f"--runtime={seconds}", "--time_based", "--size=1G",
-             "--output-format=json", "--randrepeat=0"],
-            capture_output=True, text=True, check=True).stdout
-        used = self.cpu_seconds() - before
-        job = json.loads(output[output.index("{"):])["jobs"][0]
-        side = job["read"] if "read" in rw else job["write"]
-        return {"iops": side["iops"], "cpu": used / side["total_ios"] * 1e6,
-                "p50": side["clat_ns"]["percentile"]["50.000000"] / 1e3,
-                "p99": side["clat_ns"]["percentile"]["99.000000"] / 1e3}
+        before = cpu_seconds(self.process.pid)
+        figures = fio(self.uri, *ROWS[row], seconds)
+        figures["cpu"] = (cpu_seconds(self.process.pid) - before) / figures["count"] * 1e6
+        return figures
 
     def stop(self):
         self.process.terminate()

@@ -1,7 +1,5 @@
 """libupstairs, by tests/tools/upstairs-io, on three real crucible-downstairs."""
-import base64
 import contextlib
-import fcntl
 import random
 import re
 import resource
@@ -12,13 +10,13 @@ import uuid
 
 import pytest
 
+from support import upstream
 from support.downstairs import free_port
 from support.node import TOOLS, run, wait_until
 
 pytestmark = pytest.mark.skipif(not shutil.which("crucible-downstairs"),
                                 reason="not installed: crucible-downstairs (build it from its own repository)")
 MIB = 1 << 20
-URI = "nbd://127.0.0.1:10809/rustnbd"
 
 
 class Region:
@@ -106,16 +104,11 @@ def either(tmp_path, request):
 
 @contextlib.contextmanager
 def upstream_server(volume):
-    """The NBD server of the real project on the same regions; its port is fixed."""
+    """The NBD server of the real project on the same regions."""
     volume.generation += 1
-    key = ["--key", base64.b64encode(volume.key).decode()] if volume.key else []
-    targets = [word for region in volume.regions for word in ("--target", f"127.0.0.1:{region.port}")]
     with open(volume.directory / "server.log", "wb") as log:
-        process = subprocess.Popen(["crucible-nbd-server", "--gen", str(volume.generation), *targets, *key],
-                                   stdout=log, stderr=log)
+        process = upstream.start([region.port for region in volume.regions], volume.generation, volume.key, log)
     try:
-        wait_until(lambda: subprocess.run(["nbdinfo", "--size", URI], capture_output=True, check=False).returncode == 0,
-                   "the server serves", timeout=60)
         yield
     finally:
         process.kill()
@@ -123,11 +116,10 @@ def upstream_server(volume):
 
 
 @pytest.fixture
-def upstream():
+def alone():
     if not shutil.which("crucible-nbd-server"):
         pytest.skip("not installed: crucible-nbd-server")
-    with open("/tmp/tb4-upstream-server.lock", "w", encoding="ascii") as lock:  # one test at a time
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with upstream.alone():
         yield
 
 
@@ -139,19 +131,19 @@ def test_what_was_written_is_read_by_the_next_start(either):
     either.assert_equal()
 
 
-def test_upstream_reads_what_we_wrote(either, upstream, tmp_path):
+def test_upstream_reads_what_we_wrote(either, alone, tmp_path):
     either.io("fill", 9, 16 * MIB)
     ours = subprocess.run(either.command("read", 0, 16 * MIB), capture_output=True, timeout=60, check=True).stdout
     with upstream_server(either):
-        run("nbdcopy", "--connections=1", "--requests=1", URI, tmp_path / "theirs")
+        run("nbdcopy", "--connections=1", "--requests=1", upstream.URI, tmp_path / "theirs")
     assert (tmp_path / "theirs").read_bytes() == ours
 
 
-def test_we_read_what_upstream_wrote(either, upstream, tmp_path):
+def test_we_read_what_upstream_wrote(either, alone, tmp_path):
     picture = random.Random(4).randbytes(16 * MIB)
     (tmp_path / "picture").write_bytes(picture)
     with upstream_server(either):
-        run("nbdcopy", "--connections=1", "--requests=1", "--flush", tmp_path / "picture", URI)
+        run("nbdcopy", "--connections=1", "--requests=1", "--flush", tmp_path / "picture", upstream.URI)
     # the record of these regions: their server has flushed all of it on all three
     ours = subprocess.run(either.command("read", 0, 16 * MIB), capture_output=True, timeout=60, check=True).stdout
     assert ours == picture

@@ -3,12 +3,9 @@
 No answer, however wrong, ends the client or makes it take memory without bound (run it with the sanitizers): the
 connection is dropped, and the slot is out until it has come back by replay or repair.
 """
-import base64
-import fcntl
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -19,8 +16,9 @@ import uuid
 
 import pytest
 
+from support import upstream
 from support.crucible import NUMBERS, encode
-from support.node import needs, run, wait_until
+from support.node import needs, wait_until
 from support.relay import DOWN, change, on_nth
 from support.volume import KEY, MIB, QUICK, both
 
@@ -475,29 +473,18 @@ def test_a_lower_generation_never_serves(make_volume, kind):
 
 @pytest.fixture
 def upstream_server():
-    """The real project's NBD server; its port is fixed: one test at a time."""
     processes = []
 
     def start(volume, generation, wait=True):
-        key = ["--key", base64.b64encode(volume.key).decode()] if volume.key else []
-        targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
         with open(volume.directory / "server.log", "wb") as log:
-            processes.append(subprocess.Popen(
-                ["crucible-nbd-server", "--gen", str(generation), *targets, *key], stdout=log, stderr=log,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))))
-        if wait:
-            wait_until(lambda: run("nbdinfo", "--size", URI, check=False).returncode == 0, "it serves", 60)
+            processes.append(upstream.start(upstream.ports_of(volume), generation, volume.key, log, wait))
         return processes[-1]
 
-    with open("/tmp/tb4-upstream-server.lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with upstream.alone():
         yield start
         for process in processes:
             process.kill()
             process.wait()
-
-
-URI = "nbd://127.0.0.1:10809/rustnbd"
 
 
 @needs("crucible-nbd-server", "nbdinfo")
