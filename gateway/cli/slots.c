@@ -5,6 +5,8 @@
 
 #include "cli/cli.h"
 
+enum { RECORD_WAITS_MS = 1000 };
+
 static struct json_object *slot_at(struct json_object *volume, size_t index)
 {
 	struct json_object *crucible;
@@ -47,6 +49,15 @@ static void print_slot(struct json_object *slot, size_t index)
 	putchar('\n');
 }
 
+/* Nothing is acknowledged before a change of the claim record is stored. */
+static bool waits_for_record(struct json_object *volume)
+{
+	struct json_object *crucible;
+	uint64_t since = 0;
+	return json_object_object_get_ex(volume, "crucible", &crucible) &&
+		json_number(crucible, "record_waits_ms", &since) && since >= RECORD_WAITS_MS;
+}
+
 static void print_scrub(struct json_object *volume)
 {
 	struct json_object *crucible, *scrub;
@@ -62,6 +73,8 @@ static void print_scrub(struct json_object *volume)
 void slots_print(struct json_object *volume)
 {
 	struct json_object *slot;
+	if (waits_for_record(volume))
+		puts("       requests wait: its claim record cannot be written: the gateway's log says why");
 	print_scrub(volume);
 	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
 		if (!is_well(slot))
@@ -73,7 +86,7 @@ bool slots_are_degraded(struct json_object *volume)
 {
 	struct json_object *crucible, *slot;
 	if (json_object_object_get_ex(volume, "crucible", &crucible) &&
-		strcmp(json_text_or(crucible, "copies", ""), "serving") != 0)
+		(strcmp(json_text_or(crucible, "copies", ""), "serving") != 0 || waits_for_record(volume)))
 		return true;
 	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
 		if (!is_well(slot))

@@ -163,6 +163,7 @@ struct upstairs {
 	struct upstairs_record record; /* as last stored */
 	struct upstairs_record storing;
 	bool is_storing;
+	uint64_t storing_since; /* ms */
 	uint64_t store_again_at; /* the outcome of the last store is not known; 0: it is */
 
 	struct list jobs, by_id[JOB_BUCKETS], by_range[JOB_BUCKETS];

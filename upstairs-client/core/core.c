@@ -128,6 +128,7 @@ void core_store(struct upstairs *upstairs, const struct upstairs_record *record)
 	upstairs->storing = *record;
 	upstairs->storing.exists = true;
 	upstairs->is_storing = true;
+	upstairs->storing_since = upstairs->now;
 	upstairs->store_again_at = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		struct slot *slot = &upstairs->slots[i];

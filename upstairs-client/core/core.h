@@ -186,6 +186,7 @@ struct upstairs_status {
 	uint64_t generation;
 	uint64_t outrun_by; /* the generation, not below ours, that has fenced us; 0 if it was something else */
 	unsigned counted;
+	uint64_t storing_for;   /* ms since a change of the record was sent that is not known to be stored; 0: none */
 	uint64_t unhealed;      /* damaged blocks whose copies left no safe choice */
 	uint64_t hedged_reads;  /* sent to a second slot as the first was late */
 	uint64_t dirty_extents; /* written since the last flush was sent */

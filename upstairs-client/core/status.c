@@ -100,6 +100,7 @@ void upstairs_status(const struct upstairs *upstairs, struct upstairs_status *st
 		.generation = upstairs->generation,
 		.outrun_by = upstairs->outrun_by,
 		.counted = core_counted(upstairs),
+		.storing_for = upstairs->is_storing ? upstairs->now - upstairs->storing_since : 0,
 		.unhealed = upstairs->unhealed,
 		.hedged_reads = upstairs->hedged_reads,
 		.dirty_extents = upstairs->dirty_count,
