@@ -426,6 +426,8 @@ void connection_turn(struct nbd_connection *connection)
 	if (had_requests && connection->request_count == 0 &&
 		connection->lone_requests >= LONE_MIN)
 		server_expect_request(connection->server);
+	else if (connection->request_count == 1 && connection->lone_requests >= LONE_MIN)
+		server_expect_answer(connection->server);
 	connection->in_turn = false;
 	if (connection->phase == PHASE_CLOSED)
 		release(connection);

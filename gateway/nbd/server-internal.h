@@ -63,7 +63,7 @@ struct nbd_server {
 	uv_timer_t idle_timer;      /* one shot after the last activity: gives memory back */
 	bool was_active;
 
-	struct busy_poll busy_poll;
+	struct busy_poll request_poll, answer_poll; /* of a client that sends one at a time, and of its backend */
 
 	struct drain *drain; /* server.c; set from the beginning of an orderly stop */
 	unsigned open_handles;
@@ -194,6 +194,8 @@ bool server_is_full(const struct nbd_server *server);
 void server_active(struct nbd_server *server);
 /* A lone request has been answered: the next one may be here sooner than we could be woken. */
 void server_expect_request(struct nbd_server *server);
+/* A lone request is with the backend: the same for its answer. Ended by server_expect_request(). */
+void server_expect_answer(struct nbd_server *server);
 /* The connection takes no more requests and all have been answered. True if it shall stay open
  * until the orderly stop has flushed the exports. */
 bool server_keeps(struct nbd_connection *connection);

@@ -26,6 +26,7 @@ enum {
 	SEND_BUFFER = 1 << 20,
 	STALL_CHECK_MS = 1000,
 	IDLE_MS = 2000,
+	ANSWER_TIMES = 4, /* a backend over the network takes longer than a client between two requests */
 };
 
 struct listener {
@@ -65,12 +66,23 @@ void server_wake(struct nbd_connection *connection)
 	list_append(&server->awake, &connection->wake_link);
 }
 
+static bool goes_on(struct busy_poll *poll)
+{
+	return poll->since && busy_poll_goes_on(poll, uv_hrtime());
+}
+
+static void end_look(struct busy_poll *poll)
+{
+	if (poll->since)
+		busy_poll_end(poll, uv_hrtime());
+}
+
 static void on_turn(uv_check_t *check)
 {
 	struct nbd_server *server = check->data;
 	server->events_are_old = false; /* those to come will be of the next look */
-	if (uv_is_active((uv_handle_t *)&server->busy) &&
-		!(server->busy_poll.since && busy_poll_goes_on(&server->busy_poll, uv_hrtime())))
+	if (uv_is_active((uv_handle_t *)&server->busy) && !goes_on(&server->request_poll) &&
+		!goes_on(&server->answer_poll))
 		uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
 	struct list now;
 	list_init(&now);
@@ -204,17 +216,28 @@ static void on_idle_timer(uv_timer_t *timer)
 void server_active(struct nbd_server *server)
 {
 	server->was_active = true;
-	if (server->busy_poll.since)
-		busy_poll_end(&server->busy_poll, uv_hrtime());
+	end_look(&server->request_poll);
 	if (!uv_is_active((uv_handle_t *)&server->idle_timer))
 		uv_timer_start(&server->idle_timer, on_idle_timer, IDLE_MS, 0);
 }
 
+static void look_for(struct nbd_server *server, struct busy_poll *poll)
+{
+	busy_poll_begin(poll, uv_hrtime());
+	if (poll->is_worthwhile)
+		uv_idle_start(&server->busy, on_busy);
+}
+
 void server_expect_request(struct nbd_server *server)
 {
-	busy_poll_begin(&server->busy_poll, uv_hrtime());
-	if (server->busy_poll.is_worthwhile)
-		uv_idle_start(&server->busy, on_busy);
+	end_look(&server->answer_poll);
+	look_for(server, &server->request_poll);
+}
+
+void server_expect_answer(struct nbd_server *server)
+{
+	if (!server->answer_poll.since)
+		look_for(server, &server->answer_poll);
 }
 
 /* The set of clients */
@@ -636,7 +659,8 @@ int nbd_server_open(
 	list_init(&server->awake);
 	budget_init(&server->budget, limits->memory, limits->connection_memory);
 	server->pool.limit = limits->memory;
-	server->busy_poll.limit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? limits->busy_poll : 0;
+	server->request_poll.limit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? limits->busy_poll : 0;
+	server->answer_poll.limit = ANSWER_TIMES * server->request_poll.limit;
 	budget_reserve(&server->budget, limits->max_connections);
 	uv_check_init(loop, &server->turn);
 	uv_idle_init(loop, &server->busy);
