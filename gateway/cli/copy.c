@@ -121,36 +121,9 @@ static int file_error(const struct copy *copy, int error, struct reason *reason)
 
 /* Import */
 
-/* Reads until the buffer is full or the file ends. Returns the bytes read. */
-static ssize_t read_block(int fd, uint8_t *buffer)
-{
-	size_t used = 0;
-	while (used < SLOT_SIZE) {
-		ssize_t n = was_interrupted() ? -1 : read(fd, buffer + used, SLOT_SIZE - used);
-		if (n < 0 && (was_interrupted() || errno != EINTR))
-			return was_interrupted() ? -EINTR : -errno;
-		if (n == 0)
-			break;
-		used += n > 0 ? (size_t)n : 0;
-	}
-	/* who interrupts a pipe may close it, too: its end is not the end of the data then */
-	return was_interrupted() ? -EINTR : (ssize_t)used;
-}
-
 static bool is_zero(const uint8_t *bytes, size_t length)
 {
 	return length == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0);
-}
-
-/* Where the next data of a regular file begin, a multiple of SLOT_SIZE; `at` if that is not known. */
-static uint64_t skip_hole(int fd, uint64_t at)
-{
-	off_t data = lseek(fd, (off_t)at, SEEK_DATA);
-	if (data < 0 && errno == ENXIO)
-		data = lseek(fd, 0, SEEK_END);
-	uint64_t next = data < 0 ? at : align_down((uint64_t)data, SLOT_SIZE);
-	lseek(fd, (off_t)(next > at ? next : at), SEEK_SET);
-	return next > at ? next : at;
 }
 
 /* Zeros for [from, to): nothing to do on a blank volume. */
@@ -206,13 +179,13 @@ static int copy_in_blocks(struct copy *copy, uint64_t *end, struct reason *reaso
 	uint64_t at = 0;
 	for (unsigned turn = 0;; turn++) {
 		struct slot *slot = &copy->slots[turn % SLOTS];
-		uint64_t next = job->source_size ? skip_hole(job->fd, at) : at;
+		uint64_t next = image_source_skip(job->source, SLOT_SIZE);
 		if (next > job->size)
 			return reason_set(reason, -EFBIG, "%s: larger than the volume", job->path);
 		int status = put_zeros(copy, at, next);
 		at = next;
 		wait_for(slot);
-		ssize_t n = status < 0 ? 0 : read_block(job->fd, slot->buffer);
+		ssize_t n = status < 0 ? 0 : image_source_read(job->source, slot->buffer, SLOT_SIZE);
 		if (n < 0)
 			return file_error(copy, (int)n, reason);
 		if (status == 0 && n > 0 && at == job->size)

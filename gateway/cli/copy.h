@@ -2,19 +2,21 @@
 #ifndef TB4_COPY_H
 #define TB4_COPY_H
 
+#include "cli/image-source.h"
 #include "cli/offline.h"
 
 struct copy_job {
 	struct offline *offline;
-	int fd;               /* read or written from its beginning; may be a pipe */
-	const char *path;     /* of fd, for messages and progress */
-	uint64_t source_size; /* 0: not known (a pipe) */
+	struct image_source *source; /* import */
+	int fd;               /* export: written from its beginning; may be a pipe */
+	const char *path;     /* of source or fd, for messages */
+	uint64_t source_size; /* for progress; 0: not known (a pipe) */
 	uint64_t size;        /* of the volume */
 	bool is_blank;        /* import: the volume reads as zeros everywhere */
 	bool is_fresh;        /* export: fd is a new, empty file, which may get holes */
 };
 
-/* Fills the volume from fd; zeros behind the end of the file. Returns 0, -EINTR after a signal,
+/* Fills the volume from the source; zeros behind the end of the file. Returns 0, -EINTR after a signal,
  * -EFBIG if the file holds more than the volume, or another errno. Flushes. */
 int copy_in(struct copy_job *job, struct reason *reason);
 /* Writes the volume to fd: a regular file gets holes where the volume has zeros. */

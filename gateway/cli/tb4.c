@@ -60,8 +60,9 @@ static const struct command commands[] = {
 	{ "volume", "delete", "VOLUME", 1, 1, BIT(DISK) | BIT(YES) | BIT(DRY_RUN) | BIT(FORCE),
 		"delete a volume and its contents", command_volume_delete },
 	{ "volume", "import", "VOLUME FILE", 2, 2,
-		BIT(DISK) | BIT(SIZE) | BIT(OVERWRITE) | BIT(DRY_RUN),
-		"fill a volume from a raw image, or from - (standard input)", command_volume_import },
+		BIT(DISK) | BIT(SIZE) | BIT(OVERWRITE) | BIT(DRY_RUN) | BIT(BACKEND) | BIT(ENCRYPT) | BIT(KEY_FILE) |
+			BIT(ALLOW_SINGLE_SLED),
+		"fill a volume from a raw or qcow2 image, or from - (standard input)", command_volume_import },
 	{ "volume", "export", "VOLUME FILE", 2, 2, BIT(DISK) | BIT(FORCE),
 		"copy a volume to a raw image, or to - (standard output)", command_volume_export },
 	{ "claim", "show", "[VOLUME]", 0, 1, BIT(DISK),

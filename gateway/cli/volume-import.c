@@ -1,49 +1,13 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <linux/fs.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "checked.h"
 #include "cleanup.h"
 #include "cli/copy.h"
 #include "cli/create.h"
+#include "sled/regions.h"
 
-/* Where the bytes come from. */
-struct source {
-	int fd;
-	const char *path;
-	uint64_t size; /* 0: a pipe, not known before its end */
-};
-
-static int open_source(const char *path, struct source *source, struct reason *reason)
-{
-	struct stat st;
-	bool is_stdin = strcmp(path, "-") == 0;
-	source->path = is_stdin ? "standard input" : path;
-	source->size = 0;
-	source->fd = is_stdin ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
-	if (source->fd < 0 || fstat(source->fd, &st) < 0)
-		return reason_set(reason, -errno, "%s: %m", source->path);
-	if (S_ISDIR(st.st_mode))
-		return reason_set(reason, -EISDIR, "%s: a directory", source->path);
-	/* a file that somebody has read from before is taken for a pipe: it goes on from there */
-	bool has_begun = is_stdin && lseek(source->fd, 0, SEEK_CUR) > 0;
-	if (has_begun)
-		return 0;
-	if (S_ISREG(st.st_mode))
-		source->size = (uint64_t)st.st_size;
-	if (S_ISBLK(st.st_mode) && ioctl(source->fd, BLKGETSIZE64, &source->size) < 0)
-		return reason_set(reason, -errno, "%s: %m", source->path);
-	if ((S_ISREG(st.st_mode) || S_ISBLK(st.st_mode)) && source->size == 0)
-		return reason_set(reason, -EINVAL, "%s: empty", source->path);
-	posix_fadvise(source->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-	return 0;
-}
-
-static int choose_size(const struct cli *cli, const struct source *source, uint64_t *size,
+static int choose_size(const struct cli *cli, const struct image_source *source, uint64_t *size,
 	struct reason *reason)
 {
 	const char *text = cli->values[OPTION_SIZE];
@@ -54,13 +18,27 @@ static int choose_size(const struct cli *cli, const struct source *source, uint6
 	if (source->size == 0)
 		return reason_set(reason, -EINVAL,
 			"the size of %s is not known beforehand: give it with --size", source->path);
-	*size = align_up(source->size, VOLUME_SECTOR);
+	const char *backend = cli->values[OPTION_BACKEND];
+	bool is_crucible = backend && strcmp(backend, volume_backends[VOLUME_BACKEND_CRUCIBLE]) == 0;
+	*size = align_up(source->size, is_crucible ? REGION_BLOCK_SIZE : VOLUME_SECTOR);
+	return 0;
+}
+
+static int refuse_options_of_new(const struct cli *cli, const struct volume *volume, struct reason *reason)
+{
+	static const enum option_id options[] = { OPTION_SIZE, OPTION_BACKEND, OPTION_ENCRYPT, OPTION_KEY_FILE,
+		OPTION_ALLOW_SINGLE_SLED };
+	for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+		if (has_option(cli, options[i]))
+			return reason_set(reason, -EEXIST, "%s: exists already; %s is for new ones", volume->name,
+				option_infos[options[i]].name);
+	}
 	return 0;
 }
 
 /* Finds the volume, or makes it; *is_new says which. A new one is made under the VM's lock, which *ownership
  * then holds: until it is filled, or gone again, no gateway may begin to serve it. */
-static int find_or_create(const struct cli *cli, const struct source *source, struct volume *volume,
+static int find_or_create(const struct cli *cli, const struct image_source *source, struct volume *volume,
 	bool *is_new, struct ownership **ownership, struct reason *reason)
 {
 	uint64_t size;
@@ -70,9 +48,7 @@ static int find_or_create(const struct cli *cli, const struct source *source, st
 	int status = find_volume(cli, cli->arguments[0], volume, reason);
 	*is_new = status == -ENOENT;
 	if (!*is_new)
-		return status == 0 && has_option(cli, OPTION_SIZE)
-			? reason_set(reason, -EEXIST, "%s: exists already; --size is for new ones", volume->name)
-			: status;
+		return status == 0 ? refuse_options_of_new(cli, volume, reason) : status;
 	volume_free(volume);
 	status = choose_size(cli, source, &size, reason);
 	if (status == 0)
@@ -83,7 +59,7 @@ static int find_or_create(const struct cli *cli, const struct source *source, st
 }
 
 /* Copies into the open volume. A volume that was blank before is blank again after a failure. */
-static int fill(const struct cli *cli, const struct source *source, struct offline *offline, bool is_new,
+static int fill(const struct cli *cli, struct image_source *source, struct offline *offline, bool is_new,
 	struct reason *reason)
 {
 	const struct volume *volume = offline->volume;
@@ -96,7 +72,7 @@ static int fill(const struct cli *cli, const struct source *source, struct offli
 			"%s: holds data: --overwrite replaces them, which cannot be undone", volume->name);
 	struct copy_job job = {
 		.offline = offline,
-		.fd = source->fd,
+		.source = source,
 		.path = source->path,
 		.source_size = source->size,
 		.size = volume->size,
@@ -108,7 +84,7 @@ static int fill(const struct cli *cli, const struct source *source, struct offli
 	return status;
 }
 
-static int open_and_fill(const struct cli *cli, const struct source *source, struct volume *volume,
+static int open_and_fill(const struct cli *cli, struct image_source *source, struct volume *volume,
 	bool is_new, struct ownership *ownership, struct reason *reason)
 {
 	struct offline offline;
@@ -140,7 +116,7 @@ static void undo_create(const struct cli *cli, const struct volume *volume)
 	destroy_volume(cli, volume, &ignored);
 }
 
-static int import(const struct cli *cli, const struct source *source, struct volume *volume,
+static int import(const struct cli *cli, struct image_source *source, struct volume *volume,
 	struct reason *reason)
 {
 	bool is_new;
@@ -158,15 +134,15 @@ static int import(const struct cli *cli, const struct source *source, struct vol
 int command_volume_import(struct cli *cli)
 {
 	CLEANUP(volume_free) struct volume volume = { 0 };
-	struct source source;
+	struct image_source source;
 	struct reason reason;
 	char size[SIZE_TEXT_MAX];
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
 	catch_interrupts();
-	int status = open_source(cli->arguments[1], &source, &reason);
+	int status = image_source_open(cli->arguments[1], &source, &reason);
 	if (status == 0)
 		status = import(cli, &source, &volume, &reason);
-	cleanup_close(&source.fd);
+	image_source_close(&source);
 	if (status < 0)
 		return fail(status, &reason);
 	if (has_option(cli, OPTION_JSON)) {

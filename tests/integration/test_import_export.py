@@ -711,3 +711,65 @@ def test_interrupted_import_on_a_terminal_ends_its_progress_line(node):
     os.close(leader)
     process.stdin.close()
     assert shown.decode().endswith("\r\x1b[Ktb4: interrupted\r\n")
+
+
+# qcow2
+
+def make_qcow2(path, size, *options):
+    run("qemu-img", "create", "-q", "-f", "qcow2", *options, path, size)
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 1M 3M", "-c", f"write -P 9 {size - 4096} 4k", "-c", "write -z 2M 64k", path)
+    return path
+
+
+@pytest.mark.parametrize("options", [[], ["-o", "compat=0.10"], ["-o", "cluster_size=2M"]], ids=["new", "old", "clusters"])
+def test_qcow2_is_imported_as_what_it_holds(node, tmp_path, options):
+    size = 24 << 20
+    image = make_qcow2(tmp_path / "-image.qcow2", size, *options)
+    assert "filled vm-200-disk-0 (24M)" in node.tb4("volume", "import", "200", image)
+    assert "Images are identical" in run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", image, node.image())
+    assert node.image().stat().st_blocks * 512 < 8 << 20
+
+
+def test_compressed_qcow2_into_a_larger_volume(node, tmp_path):
+    image = make_qcow2(tmp_path / "image.qcow2", 8 << 20)
+    run("qemu-img", "convert", "-c", "-O", "qcow2", image, tmp_path / "small.qcow2")
+    node.create(200, "16M")
+    node.tb4("volume", "import", "200", tmp_path / "small.qcow2")
+    run("qemu-img", "convert", "-O", "raw", image, tmp_path / "raw")
+    assert node.image().read_bytes() == (tmp_path / "raw").read_bytes() + bytes(8 << 20)
+
+
+def test_qcow2_that_names_other_files_is_refused(node, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"s" * (1 << 20))
+    backed = tmp_path / "backed.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", backed)
+    result = node.tb4("volume", "import", "200", backed, check=False)
+    assert result.returncode == 64 and "has a backing file" in result.stderr
+    outside = tmp_path / "outside.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", outside, "1M")
+    result = node.tb4("volume", "import", "200", outside, check=False)
+    assert result.returncode == 64 and "has its data in another file" in result.stderr
+    assert not node.volume_dir.exists() or not list(node.volume_dir.glob("*.conf"))
+
+
+def test_damaged_qcow2_is_refused(node, tmp_path):
+    short = tmp_path / "short.qcow2"
+    short.write_bytes(b"QFI\xfb\0\0\0\3")
+    result = node.tb4("volume", "import", "200", short, check=False)
+    assert result.returncode == 65 and "cut short in its qcow2 header" in result.stderr
+    wrong = tmp_path / "wrong.qcow2"
+    wrong.write_bytes(b"QFI\xfb\0\0\0\3" + bytes(5000))
+    result = node.tb4("volume", "import", "200", wrong, check=False)
+    assert result.returncode == 65 and "that qemu-nbd does not open" in result.stderr
+    result = node.tb4("volume", "import", "200", wrong, check=False, env={"PATH": "/nowhere"})
+    assert result.returncode == 65 and "that qemu-nbd does not open" in result.stderr
+    assert not node.volume_dir.exists() or not list(node.volume_dir.glob("*.conf"))
+
+
+def test_options_of_new_volumes_are_refused_for_one_that_exists(node, tmp_path):
+    image = make_qcow2(tmp_path / "image.qcow2", 8 << 20)
+    node.create(200, "16M")
+    for option in (["--size", "16M"], ["--backend", "file"], ["--encrypt"], ["--allow-single-sled"], ["--key-file", "/k"]):
+        result = node.tb4("volume", "import", "200", image, *option, check=False)
+        assert result.returncode == 73 and f"{option[0]} is for new ones" in result.stderr

@@ -613,3 +613,23 @@ def test_command_without_a_gateway_goes_above_too(make_volume, make_node, tmp_pa
     volume.io("fill", 7, 4 * MIB, generation=1 << 45)
     adopted(node, volume).tb4("volume", "export", 200, tmp_path / "out")
     assert (tmp_path / "out").stat().st_size == volume.size
+
+
+@pytest.mark.parametrize("kind", ["own"])
+def test_import_makes_the_volume_on_sleds_and_takes_it_back_when_it_fails(node, sleds, kind, tmp_path):
+    assert kind
+    image = tmp_path / "image.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, f"{(70 << 20) + 512}")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 5 66M 2M", image)
+    node.tb4("volume", "import", 200, image, "--backend", "crucible", "--encrypt")
+    assert node.tb4_json("volume", "info", 200)["size"] == (70 << 20) + 4096
+    gateway = node.start()
+    run("nbdcopy", gateway.uri(), tmp_path / "back")
+    assert gateway.stop() == 0
+    assert (tmp_path / "back").read_bytes()[66 << 20:68 << 20] == b"\5" * (2 << 20)
+    node.tb4("volume", "delete", 200, "--yes")
+    assert_nothing_is_left(node, sleds)
+    result = node.tb4("volume", "import", 200, "-", "--size", "1M", "--backend", "crucible", check=False,
+                      input="x" * (2 << 20))
+    assert result.returncode == 73 and "larger than the volume" in result.stderr, result.stderr
+    assert_nothing_is_left(node, sleds)
