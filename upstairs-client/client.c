@@ -431,6 +431,7 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 		.hedge_after = options->hedge_after,
 		.scrub_interval = options->scrub_interval,
 		.scrub_rate = options->scrub_rate,
+		.ack_on_submit = options->ack_on_submit,
 		.recovery_budget = options->recovery_budget,
 	};
 	struct history history;

@@ -586,6 +586,7 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.recovery_budget = RECOVERY_BUDGET_MS,
 		.scrub_interval = crucible->config->scrub_every * DAY_MS,
 		.scrub_rate = crucible->config->scrub_rate,
+		.ack_on_submit = crucible->volume->write_ack == VOLUME_WRITE_ACK_SUBMIT,
 		.history = crucible->history,
 		.identity = crucible->identity,
 	};
@@ -596,6 +597,8 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.changed = on_changed,
 		.closed = end_close,
 	};
+	if (options.ack_on_submit)
+		log_warning("%s: write_ack = submit: loss of this host loses writes that were not flushed", crucible->volume->name);
 	memcpy(options.targets, crucible->targets, sizeof options.targets);
 	parse_region(activation->claim_id, &options.history_key);
 	crucible->client = client_open(crucible->loop, &options, &user);

@@ -11,6 +11,7 @@
 #include "volume/target.h"
 
 const char *const volume_backends[] = { "file", "crucible", NULL };
+const char *const volume_write_acks[] = { "copies", "submit", NULL };
 const char *const volume_target_names[VOLUME_TARGETS] = { "target_0", "target_1", "target_2" };
 
 #define AT(member) offsetof(struct volume, member)
@@ -46,6 +47,8 @@ const struct setting volume_table[] = {
 		"size of the regions' blocks, a power of two" },
 	{ "crucible", "key_file", SETTING_PATH, AT(key_file), NULL, 0, 0, NULL, false,
 		"the 32 bytes that encrypt the blocks; default: they are not encrypted" },
+	{ "crucible", "write_ack", SETTING_CHOICE, AT(write_ack), "copies", 0, 0, volume_write_acks, false,
+		"when a write is answered: when all copies have it, or as soon as it is sent" },
 };
 /* clang-format on */
 const size_t volume_table_size = sizeof volume_table / sizeof volume_table[0];

@@ -38,6 +38,8 @@ void volume_name_of_disk(uint64_t vmid, unsigned disk, char name[VOLUME_NAME_MAX
 /* A VMID as Proxmox allows it. Returns 0 or -EINVAL. */
 int vmid_parse(const char *text, uint64_t *vmid);
 
+enum volume_write_ack { VOLUME_WRITE_ACK_COPIES, VOLUME_WRITE_ACK_SUBMIT };
+extern const char *const volume_write_acks[];
 enum volume_backend { VOLUME_BACKEND_FILE, VOLUME_BACKEND_CRUCIBLE };
 extern const char *const volume_backends[];
 extern const char *const volume_target_names[VOLUME_TARGETS]; /* of the settings in [crucible] */
@@ -60,6 +62,7 @@ struct volume {
 	char *targets[VOLUME_TARGETS]; /* as target_parse() takes them */
 	uint64_t block_size;
 	char *key_file; /* NULL: not encrypted */
+	unsigned write_ack; /* enum volume_write_ack */
 };
 
 extern const struct setting volume_table[];

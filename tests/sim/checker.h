@@ -32,6 +32,8 @@ const char *checker_read(struct checker *checker, size_t block, uint64_t id, uin
 /* A flush that began at `begin` is acknowledged. */
 void checker_flushed(struct checker *checker, uint64_t begin);
 void checker_power_lost(struct checker *checker, uint64_t now);
+/* From now on the loss of a host alone may lose what was not flushed. */
+void checker_allow_loss(struct checker *checker);
 void checker_takeover(struct checker *checker, uint64_t owner, bool may_lose, uint64_t now);
 /* The begin of the oldest operation that still runs: older ones can be forgotten. */
 void checker_set_oldest(struct checker *checker, uint64_t begin);

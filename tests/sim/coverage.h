@@ -92,6 +92,7 @@
 	X(TORN_COPIES, "blocks torn on one copy that nothing showed") \
 	X(ROT, "blocks that rotted on one copy") \
 	X(HEALS, "blocks being healed when a gateway was looked at") \
+	X(VAIN_ANSWERS, "writes answered by a superseded gateway that answers at once") \
 	X(SCRUBS, "scrubs that came to their end") \
 	X(SCRUB_FOUND, "of these, such that have found something") \
 	X(CUTS, "networks cut between a host and a sled") \

@@ -82,6 +82,10 @@ struct upstairs_options {
 	uint64_t recovery_budget;
 	/* Every so many ms a pass as by upstairs_scrub() begins, the first a minute after the start. 0 bytes a second: none. */
 	uint64_t scrub_interval, scrub_rate;
+	/* Writes are answered when they are in the history and sent to every named slot, before one has done them. A flush is as
+	 * always. So the loss of this host loses what was not flushed, and a gateway that was superseded may answer writes that
+	 * nobody has. */
+	bool ack_on_submit;
 	uint64_t hedge_after; /* ms after which a read is sent to another slot too, or later if the slot is slow: 20 */
 };
 

@@ -581,7 +581,8 @@ static void fill(const struct upstairs *upstairs, struct history_entry *entry, c
 }
 
 /* A write, and the ones behind it that fit. */
-static int start_write(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last)
+static int start_write(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last,
+	struct job **job)
 {
 	uint64_t count;
 	*last = last_neighbour(upstairs, request, &count);
@@ -597,11 +598,13 @@ static int start_write(struct upstairs *upstairs, struct upstairs_request *reque
 	if (!entry)
 		return -EAGAIN;
 	fill(upstairs, entry, request);
-	return jobs_write(upstairs, entry, request) ? 0 : -ENOMEM;
+	*job = jobs_write(upstairs, entry, request);
+	return *job ? 0 : -ENOMEM;
 }
 
-/* Makes a job of the request, and of those behind it up to *last. -EAGAIN: not now. */
-static int start(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last)
+/* Makes a job of the request, and of those behind it up to *last. -EAGAIN: not now. *job is that of a write. */
+static int start(struct upstairs *upstairs, struct upstairs_request *request, struct upstairs_request **last,
+	struct job **job)
 {
 	*last = request;
 	if (!is_possible(upstairs, request))
@@ -610,13 +613,26 @@ static int start(struct upstairs *upstairs, struct upstairs_request *request, st
 	case UPSTAIRS_READ:
 		return reads_start(upstairs, request);
 	case UPSTAIRS_WRITE:
-		return start_write(upstairs, request, last);
+		return start_write(upstairs, request, last, job);
 	case UPSTAIRS_FLUSH:
 		return jobs_flush(upstairs, request) ? 0 : -ENOMEM;
 	case UPSTAIRS_WRITE_ZEROES:
 		return zeroes_start(upstairs, request);
 	}
 	return -EINVAL;
+}
+
+/* Every copy that is to have it has been sent it, and none is on its way out or in. */
+static bool may_answer_at_once(const struct upstairs *upstairs)
+{
+	if (!upstairs->options.ack_on_submit || upstairs->is_storing)
+		return false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		const struct slot *slot = &upstairs->slots[i];
+		if (slot->doomed || slot->phase == SLOT_JOINING || (slot->is_named && slot->phase != SLOT_COUNTED))
+			return false;
+	}
+	return core_counted(upstairs) >= 2;
 }
 
 void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests)
@@ -633,7 +649,8 @@ void jobs_go_on(struct upstairs *upstairs)
 	/* what is possible is not known before it serves */
 	while (upstairs->waiting && jobs_are_answered(upstairs)) {
 		struct upstairs_request *request = upstairs->waiting, *last;
-		int status = start(upstairs, request, &last);
+		struct job *job = NULL;
+		int status = start(upstairs, request, &last, &job);
 		if (status == -EAGAIN)
 			return;
 		upstairs->waiting = last->next;
@@ -642,6 +659,8 @@ void jobs_go_on(struct upstairs *upstairs)
 			upstairs->waiting_end = &upstairs->waiting;
 		if (status < 0)
 			complete(upstairs, request, status);
+		else if (job && may_answer_at_once(upstairs))
+			job_answer(upstairs, job, 0);
 	}
 }
 
