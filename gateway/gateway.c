@@ -124,6 +124,17 @@ static void resolve(struct served_volume *served, int error, const struct reason
 	report_ready(served->gateway);
 }
 
+/* Its volume is another's, which fences the whole VM, or cannot be claimed. */
+static void cannot_hold(struct served_volume *served, int error, const struct reason *reason)
+{
+	if (error == -EOWNERDEAD) {
+		fence(served->gateway, reason);
+		report_ready(served->gateway);
+	} else {
+		resolve(served, error, reason);
+	}
+}
+
 static void activate(struct served_volume *served)
 {
 	const struct backend_activation activation = {
@@ -141,13 +152,8 @@ static void claim_and_activate(struct served_volume *served)
 	struct reason reason;
 	int status = ownership_hold(gateway->ownership, served->volume, (uint64_t)time(NULL),
 		&served->hold, &reason);
-	if (status == -EOWNERDEAD) {
-		fence(gateway, &reason);
-		report_ready(gateway);
-		return;
-	}
 	if (status < 0) {
-		resolve(served, status, &reason);
+		cannot_hold(served, status, &reason);
 		return;
 	}
 	served->is_held = true;
@@ -165,13 +171,8 @@ static void raise_and_activate(struct served_volume *served, const struct reason
 	int status = served->copies.is_busy /* its answer must not reach the next activation */
 		? -EOWNERDEAD
 		: ownership_raise(gateway->ownership, served->volume->name, served->backend->outrun_by, &served->hold, &reason);
-	if (status == -EOWNERDEAD) {
-		fence(gateway, &reason);
-		report_ready(gateway);
-		return;
-	}
 	if (status < 0) {
-		resolve(served, status, &reason);
+		cannot_hold(served, status, &reason);
 		return;
 	}
 	log_warning("%s: generation %llu was there before: claimed above it, generation %llu", served->volume->name,

@@ -7,9 +7,9 @@
 #include "nbd/stats.h"
 
 /* Calls `print` for each volume of each gateway that runs. */
-typedef void (*volume_printer)(struct json_object *volume, const char *labels);
+typedef void (*volume_printer)(struct json_object *volume, const char *labels, const void *context);
 
-static void for_each_volume(struct json_object *gateways, volume_printer print)
+static void for_each_volume(struct json_object *gateways, volume_printer print, const void *context)
 {
 	for (size_t i = 0; i < json_object_array_length(gateways); i++) {
 		struct json_object *gateway = json_object_array_get_idx(gateways, i), *volumes;
@@ -27,7 +27,7 @@ static void for_each_volume(struct json_object *gateways, volume_printer print)
 			if (!name || volume_name_parse(name, &parsed) < 0)
 				continue; /* nothing that a gateway of ours says; and no quotes get into a label */
 			snprintf(labels, sizeof labels, "vmid=\"%" PRIu64 "\",volume=\"%s\"", vmid, name);
-			print(volume, labels);
+			print(volume, labels, context);
 		}
 	}
 }
@@ -58,34 +58,29 @@ static struct json_object *commands_of(struct json_object *volume)
 	return commands;
 }
 
-static const char *counter_family, *counter_field;
-static double counter_scale;
+/* A counter that each command has. */
+struct counter {
+	const char *name, *field, *help;
+};
 
-static void print_counters(struct json_object *volume, const char *labels)
+static const struct counter counters[] = {
+	{ "tb4_requests_total", "operations", "Requests answered." },
+	{ "tb4_request_bytes_total", "bytes", "Bytes of successful requests." },
+	{ "tb4_request_errors_total", "errors", "Requests answered with an error." },
+};
+
+static void print_counter(struct json_object *volume, const char *labels, const void *context)
 {
+	const struct counter *counter = context;
 	struct json_object *commands = commands_of(volume);
 	if (!commands)
 		return;
 	json_object_object_foreach(commands, name, command)
 	{
 		uint64_t value = 0;
-		json_number(command, counter_field, &value);
-		if (counter_scale == 1)
-			printf("%s{%s,command=\"%s\"} %" PRIu64 "\n", counter_family, labels, name, value);
-		else
-			printf("%s{%s,command=\"%s\"} %.9g\n", counter_family, labels, name,
-				(double)value * counter_scale);
+		json_number(command, counter->field, &value);
+		printf("%s{%s,command=\"%s\"} %" PRIu64 "\n", counter->name, labels, name, value);
 	}
-}
-
-static void print_counter_family(struct json_object *gateways, const char *name, const char *field,
-	const char *help)
-{
-	family(name, "counter", help);
-	counter_family = name;
-	counter_field = field;
-	counter_scale = 1;
-	for_each_volume(gateways, print_counters);
 }
 
 static void print_histogram(struct json_object *command, const char *labels, const char *name)
@@ -106,8 +101,9 @@ static void print_histogram(struct json_object *command, const char *labels, con
 	printf("tb4_request_seconds_count{%s,command=\"%s\"} %" PRIu64 "\n", labels, name, sum);
 }
 
-static void print_latency(struct json_object *volume, const char *labels)
+static void print_latency(struct json_object *volume, const char *labels, const void *context)
 {
+	(void)context;
 	struct json_object *commands = commands_of(volume);
 	if (!commands)
 		return;
@@ -117,124 +113,60 @@ static void print_latency(struct json_object *volume, const char *labels)
 
 /* Per volume */
 
-static void print_gauge(struct json_object *volume, const char *labels, const char *name, const char *field)
-{
-	uint64_t value = 0;
-	json_number(volume, field, &value);
-	printf("%s{%s} %" PRIu64 "\n", name, labels, value);
-}
-
-static void print_in_flight(struct json_object *volume, const char *labels)
-{
-	print_gauge(volume, labels, "tb4_requests_in_flight", "in_flight");
-}
-
-static void print_connections(struct json_object *volume, const char *labels)
-{
-	print_gauge(volume, labels, "tb4_connections", "connections");
-}
-
-static void print_size(struct json_object *volume, const char *labels)
-{
-	print_gauge(volume, labels, "tb4_volume_size_bytes", "size");
-}
-
-static void print_state(struct json_object *volume, const char *labels)
+static void print_state(struct json_object *volume, const char *labels, const void *context)
 {
 	static const char *const states[] = { "starting", "serving", "failed", "fenced" };
 	const char *state = json_text_or_null(volume, "state");
+	(void)context;
 	for (unsigned i = 0; i < sizeof states / sizeof states[0]; i++)
 		printf("tb4_volume_state{%s,state=\"%s\"} %d\n", labels, states[i],
 			state && strcmp(state, states[i]) == 0);
 }
 
-static void print_flush_failed(struct json_object *volume, const char *labels)
+/* One number that a volume has, or its Crucible backend, the scrub of that, or each of its slots. */
+struct figure {
+	const char *name, *type, *field, *help;
+	enum { OF_VOLUME, OF_CRUCIBLE, OF_SCRUB, OF_SLOTS } where;
+};
+
+/* clang-format off */
+static const struct figure figures[] = {
+	{ "tb4_requests_in_flight", "gauge", "in_flight", "Requests being worked on.", OF_VOLUME },
+	{ "tb4_connections", "gauge", "connections", "Clients of the volume.", OF_VOLUME },
+	{ "tb4_volume_size_bytes", "gauge", "size", "Size of the volume.", OF_VOLUME },
+	{ "tb4_flush_failed", "gauge", "flush_failed", "1 after a failed flush until one succeeds.", OF_VOLUME },
+	{ "tb4_copies", "gauge", "counted", "Copies that count: what is acknowledged is on each.", OF_CRUCIBLE },
+	{ "tb4_slot_in_sync", "gauge", "in_sync", "1 if the volume counts on this copy.", OF_SLOTS },
+	{ "tb4_slot_damaged_blocks_total", "counter", "damaged_blocks", "Blocks of a copy that were not what their hash says.",
+		OF_SLOTS },
+	{ "tb4_slot_healed_blocks_total", "counter", "healed_blocks", "Of these, written again from another copy.", OF_SLOTS },
+	{ "tb4_unhealed_blocks_total", "counter", "unhealed_blocks", "Blocks whose copies left no safe choice.", OF_CRUCIBLE },
+	{ "tb4_scrub_done_blocks", "gauge", "done_blocks", "Blocks compared by the scrub that runs.", OF_SCRUB },
+	{ "tb4_scrub_passes_total", "counter", "passes", "Scrubs that have compared all blocks.", OF_SCRUB },
+};
+/* clang-format on */
+
+/* A number, or a switch as 1 or 0. */
+static uint64_t value_of(struct json_object *object, const char *field)
 {
-	bool failed = false;
-	json_switch(volume, "flush_failed", &failed);
-	printf("tb4_flush_failed{%s} %d\n", labels, failed);
+	uint64_t value = 0;
+	bool is_on = false;
+	if (!json_number(object, field, &value) && json_switch(object, field, &is_on))
+		value = is_on;
+	return value;
 }
 
-/* Per slot of a Crucible volume */
-
-static struct json_object *crucible_of(struct json_object *volume)
+static void print_figure(struct json_object *volume, const char *labels, const void *context)
 {
-	struct json_object *crucible;
-	return json_object_object_get_ex(volume, "crucible", &crucible) ? crucible : NULL;
-}
-
-static void print_slots(struct json_object *volume, const char *labels, const char *name, const char *field)
-{
-	struct json_object *crucible = crucible_of(volume), *slot;
-	for (size_t i = 0; crucible && (slot = json_item_or_null(crucible, "slots", i)); i++) {
-		uint64_t value = 0;
-		bool is_on = false;
-		if (!json_number(slot, field, &value) && json_switch(slot, field, &is_on))
-			value = is_on;
-		printf("%s{%s,slot=\"%zu\"} %" PRIu64 "\n", name, labels, i, value);
-	}
-}
-
-static void print_in_sync(struct json_object *volume, const char *labels)
-{
-	print_slots(volume, labels, "tb4_slot_in_sync", "in_sync");
-}
-
-static void print_damaged(struct json_object *volume, const char *labels)
-{
-	print_slots(volume, labels, "tb4_slot_damaged_blocks_total", "damaged_blocks");
-}
-
-static void print_healed(struct json_object *volume, const char *labels)
-{
-	print_slots(volume, labels, "tb4_slot_healed_blocks_total", "healed_blocks");
-}
-
-static void print_unhealed(struct json_object *volume, const char *labels)
-{
-	if (crucible_of(volume))
-		print_gauge(crucible_of(volume), labels, "tb4_unhealed_blocks_total", "unhealed_blocks");
-}
-
-static void print_counted(struct json_object *volume, const char *labels)
-{
-	if (crucible_of(volume))
-		print_gauge(crucible_of(volume), labels, "tb4_copies", "counted");
-}
-
-static void print_scrub(struct json_object *volume, const char *labels, const char *name, const char *field)
-{
-	struct json_object *crucible = crucible_of(volume), *scrub;
-	if (crucible && json_object_object_get_ex(crucible, "scrub", &scrub))
-		print_gauge(scrub, labels, name, field);
-}
-
-static void print_scrub_done(struct json_object *volume, const char *labels)
-{
-	print_scrub(volume, labels, "tb4_scrub_done_blocks", "done_blocks");
-}
-
-static void print_scrub_passes(struct json_object *volume, const char *labels)
-{
-	print_scrub(volume, labels, "tb4_scrub_passes_total", "passes");
-}
-
-static void print_crucible(struct json_object *gateways)
-{
-	family("tb4_copies", "gauge", "Copies that count: what is acknowledged is on each.");
-	for_each_volume(gateways, print_counted);
-	family("tb4_slot_in_sync", "gauge", "1 if the volume counts on this copy.");
-	for_each_volume(gateways, print_in_sync);
-	family("tb4_slot_damaged_blocks_total", "counter", "Blocks of a copy that were not what their hash says.");
-	for_each_volume(gateways, print_damaged);
-	family("tb4_slot_healed_blocks_total", "counter", "Of these, written again from another copy.");
-	for_each_volume(gateways, print_healed);
-	family("tb4_unhealed_blocks_total", "counter", "Blocks whose copies left no safe choice.");
-	for_each_volume(gateways, print_unhealed);
-	family("tb4_scrub_done_blocks", "gauge", "Blocks compared by the scrub that runs.");
-	for_each_volume(gateways, print_scrub_done);
-	family("tb4_scrub_passes_total", "counter", "Scrubs that have compared all blocks.");
-	for_each_volume(gateways, print_scrub_passes);
+	const struct figure *figure = context;
+	struct json_object *object = volume, *slot;
+	if ((figure->where != OF_VOLUME && !json_object_object_get_ex(volume, "crucible", &object)) ||
+		(figure->where == OF_SCRUB && !json_object_object_get_ex(object, "scrub", &object)))
+		return;
+	if (figure->where != OF_SLOTS)
+		printf("%s{%s} %" PRIu64 "\n", figure->name, labels, value_of(object, figure->field));
+	for (size_t i = 0; figure->where == OF_SLOTS && (slot = json_item_or_null(object, "slots", i)); i++)
+		printf("%s{%s,slot=\"%zu\"} %" PRIu64 "\n", figure->name, labels, i, value_of(slot, figure->field));
 }
 
 /* Per gateway */
@@ -278,22 +210,18 @@ int command_metrics(struct cli *cli)
 		return printed ? printed : damaged ? EXIT_BAD_DATA : 0;
 	}
 	print_gateways(gateways);
-	print_counter_family(gateways, "tb4_requests_total", "operations", "Requests answered.");
-	print_counter_family(gateways, "tb4_request_bytes_total", "bytes", "Bytes of successful requests.");
-	print_counter_family(gateways, "tb4_request_errors_total", "errors", "Requests answered with an error.");
+	for (size_t i = 0; i < sizeof counters / sizeof counters[0]; i++) {
+		family(counters[i].name, "counter", counters[i].help);
+		for_each_volume(gateways, print_counter, &counters[i]);
+	}
 	family("tb4_request_seconds", "histogram", "Time from a request's arrival to its answer.");
-	for_each_volume(gateways, print_latency);
-	family("tb4_requests_in_flight", "gauge", "Requests being worked on.");
-	for_each_volume(gateways, print_in_flight);
-	family("tb4_connections", "gauge", "Clients of the volume.");
-	for_each_volume(gateways, print_connections);
-	family("tb4_volume_size_bytes", "gauge", "Size of the volume.");
-	for_each_volume(gateways, print_size);
+	for_each_volume(gateways, print_latency, NULL);
 	family("tb4_volume_state", "gauge", "1 for the state that the volume is in.");
-	for_each_volume(gateways, print_state);
-	family("tb4_flush_failed", "gauge", "1 after a failed flush until one succeeds.");
-	for_each_volume(gateways, print_flush_failed);
-	print_crucible(gateways);
+	for_each_volume(gateways, print_state, NULL);
+	for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
+		family(figures[i].name, figures[i].type, figures[i].help);
+		for_each_volume(gateways, print_figure, &figures[i]);
+	}
 	json_object_put(gateways);
 	return damaged ? EXIT_BAD_DATA : 0;
 }

@@ -19,7 +19,7 @@ Prints Markdown and checks the limits of the project; exit status 1 if one does 
   tests/bench/bench-crucible-faults.py [--only paused,killed,...] [--kills N (40)] [--without-upstream]
 """
 import argparse
-import json
+import contextlib
 import os
 import random
 import shutil
@@ -249,7 +249,7 @@ class Client(threading.Thread):
     def __init__(self, path, size):
         super().__init__(daemon=True)
         self.uri, self.size, self.ends = f"nbd+unix:///?socket={path}", size, False
-        self.longest, self.count, self.first_after = 0.0, 0, None
+        self.longest, self.count = 0.0, 0
 
     def run(self):
         dice, data, handle = random.Random(1), os.urandom(BLOCK), None
@@ -273,23 +273,30 @@ class Client(threading.Thread):
         return longest
 
 
+@contextlib.contextmanager
 def large_volume(bench):
-    """(a node, its socket, the volume) of 50 GiB, and dirty everywhere."""
+    """(the node, its socket, a client that writes) of a volume of 50 GiB."""
     place, volume = bench.volume(extents=800, extent_size=16384)
     ours = Ours(place, volume)
     held = Held(ours.node)
     held.start()
-    return ours, held, volume
+    client = Client(held.path, volume.size)
+    client.start()
+    try:
+        wait_until(lambda: client.count > 200, "the load runs", 60)
+        yield ours.node, held, client
+    finally:
+        client.ends = True
+        client.join(5)
+        held.kill()
+        ours.close()
+        volume.close()
 
 
 def gateway_kills(bench, kills):
     """Pauses in s of a client over kill -9 of the gateway."""
-    ours, held, volume = large_volume(bench)
-    client = Client(held.path, volume.size)
     pauses = []
-    try:
-        client.start()
-        wait_until(lambda: client.count > 200, "the load runs", 60)
+    with large_volume(bench) as (_, held, client):
         for _ in range(kills):
             client.take_longest()
             before = client.count
@@ -299,32 +306,18 @@ def gateway_kills(bench, kills):
             time.sleep(random.uniform(0.05, 0.4))
             pauses.append(client.take_longest())
         assert "made equal" not in held.log and "given up" not in held.log, held.log[-2000:]
-    finally:
-        client.ends = True
-        client.join(5)
-        held.kill()
-        ours.close()
-        volume.close()
     return pauses
 
 
 def host_loss(bench):
-    """(seconds to the first I/O, to the end of the mend as the log tells, the worst request after that)"""
-    ours, held, volume = large_volume(bench)
-    client = Client(held.path, volume.size)
-    try:
-        client.start()
-        wait_until(lambda: client.count > 200, "the load runs", 60)
+    """(seconds to the first I/O, the worst request in the 5 s after, extents that were dirty, seconds expected of their mend)"""
+    with large_volume(bench) as (node, held, client):
         time.sleep(5)
-        ours.gateway = type("Running", (), {})()
-        status = json.loads(subprocess.run([PROGRAMS / "tb4", "--config", ours.node.config, "status", "200", "--json"],
-                                           capture_output=True, text=True, check=False).stdout)
-        crucible = status["gateways"][0]["volumes"][0]["crucible"]
+        crucible = node.tb4_json("status", "200", check=False)["gateways"][0]["volumes"][0]["crucible"]
         held.kill()
-        for path in (ours.node.run_dir / "200").iterdir():
+        for path in (node.run_dir / "200").iterdir():
             if path.name != "nbd.sock":
                 path.unlink()
-        client.take_longest()
         before, began = client.count, time.monotonic()
         held.start()
         wait_until(lambda: client.count > before, "the first I/O", 120)
@@ -332,12 +325,6 @@ def host_loss(bench):
         client.take_longest()
         time.sleep(5)
         return first, client.take_longest(), crucible["dirty_extents"], crucible["recovery_ms"] / 1000
-    finally:
-        client.ends = True
-        client.join(5)
-        held.kill()
-        ours.close()
-        volume.close()
 
 
 class Limits:
