@@ -1,4 +1,4 @@
-/* gateway-internal.h: what gateway.c, gateway-control.c and gateway-slots.c share. */
+/* gateway-internal.h: what gateway.c, gateway-control.c, gateway-notify.c and gateway-slots.c share. */
 #ifndef TB4_GATEWAY_INTERNAL_H
 #define TB4_GATEWAY_INTERNAL_H
 
@@ -26,6 +26,7 @@ struct served_volume {
 	bool is_resolved; /* served, failed or fenced: no longer starting */
 	bool is_active;   /* the backend is */
 	bool is_closing;
+	bool is_stalled; /* requests wait for copies */
 	int error;        /* why it failed */
 	/* a change by the control socket, from its beginning to its answer */
 	struct control_client *change_client;
@@ -59,8 +60,16 @@ struct gateway {
 
 	uv_signal_t sigterm, sigint, sighup;
 	uv_fs_event_t records; /* somebody changes claim_dir */
+	uv_timer_t starting; /* runs while volumes are not resolved */
 	int exit_status;
 };
+
+/* gateway-notify.c */
+void notify_start(struct gateway *gateway);
+void notify_ready(const struct gateway *gateway);
+void notify_stalled(struct served_volume *served, bool is_stalled);
+void notify_fenced(const struct reason *reason);
+void notify_stopping(void);
 
 /* gateway-control.c: answers one request of the control socket. */
 void gateway_handle_control(

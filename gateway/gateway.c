@@ -48,7 +48,7 @@ static void fence(struct gateway *gateway, const struct reason *reason)
 	log_error("%s: all I/O of VM %llu is refused from now on", reason->text,
 		(unsigned long long)gateway->vmid);
 	gateway->state = GATEWAY_FENCED;
-	sd_notifyf(0, "STATUS=Fenced: %s", reason->text);
+	notify_fenced(reason);
 	for (size_t i = 0; i < gateway->volumes.count; i++) {
 		struct served_volume *served = &gateway->served[i];
 		served->is_resolved = true;
@@ -104,8 +104,7 @@ static void report_ready(struct gateway *gateway)
 		gateway->state = GATEWAY_SERVING;
 	log_info("serving %u of %zu volumes on %s", serving, gateway->volumes.count,
 		gateway->socket_path);
-	sd_notifyf(0, "READY=1\nSTATUS=%s %u of %zu volumes",
-		gateway->state == GATEWAY_FENCED ? "Fenced," : "Serving", serving, gateway->volumes.count);
+	notify_ready(gateway);
 }
 
 static void resolve(struct served_volume *served, int error, const struct reason *reason)
@@ -220,6 +219,11 @@ static void on_backend_fenced(void *context, const struct reason *reason)
 	fence(((struct served_volume *)context)->gateway, reason);
 }
 
+static void on_backend_stalled(void *context, bool is_stalled)
+{
+	notify_stalled(context, is_stalled);
+}
+
 static void on_copies_stored(struct copies_store *store, int error, const struct reason *reason)
 {
 	struct served_volume *served = container_of(store, struct served_volume, copies);
@@ -245,6 +249,7 @@ static void start_volume(struct served_volume *served)
 		.step = on_step,
 		.fenced = on_backend_fenced,
 		.store_copies = on_store_copies,
+		.stalled = on_backend_stalled,
 	};
 	served->copies = (struct copies_store){
 		.config = served->gateway->config,
@@ -272,6 +277,7 @@ static void close_rest(struct gateway *gateway)
 		(uv_handle_t *)&gateway->sigint,
 		(uv_handle_t *)&gateway->sighup,
 		(uv_handle_t *)&gateway->records,
+		(uv_handle_t *)&gateway->starting,
 	};
 	for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
 		uv_close(handles[i], NULL);
@@ -370,7 +376,7 @@ static void stop(struct gateway *gateway)
 		return;
 	gateway->was_fenced = gateway->state == GATEWAY_FENCED;
 	gateway->state = GATEWAY_STOPPING;
-	sd_notify(0, "STOPPING=1\nSTATUS=Stopping");
+	notify_stopping();
 	nbd_server_drain(gateway->server, gateway->config->stop_timeout * 1000, on_drained, gateway);
 }
 
@@ -621,6 +627,7 @@ int gateway_run(const struct gateway_options *options)
 		return exit_status_for(status);
 	}
 	start_signals(&gateway);
+	notify_start(&gateway);
 	for (size_t i = 0; i < gateway.volumes.count; i++)
 		start_volume(&gateway.served[i]);
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);

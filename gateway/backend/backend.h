@@ -101,6 +101,8 @@ struct backend_events {
 	/* Which copies count has changed and is to be stored in the claim's record; copies_stored() answers, later. The
 	 * copies are valid during the call. One at a time. */
 	void (*store_copies)(void *context, const struct record_copies *copies);
+	/* Requests wait, for too few copies are there; or they do not any more. */
+	void (*stalled)(void *context, bool is_stalled);
 };
 
 /* Under what a backend begins to serve. Valid during the call. */

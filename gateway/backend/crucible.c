@@ -372,7 +372,11 @@ static void on_changed(void *context)
 	struct crucible_backend *crucible = context;
 	switch (upstairs_state(client_core(crucible->client))) {
 	case UPSTAIRS_SERVING:
+		crucible->base.events.stalled(crucible->base.events.context, false);
 		on_serving(crucible);
+		break;
+	case UPSTAIRS_PAUSED:
+		crucible->base.events.stalled(crucible->base.events.context, true);
 		break;
 	case UPSTAIRS_REFUSED:
 		on_lost(crucible, false);

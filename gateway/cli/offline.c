@@ -4,6 +4,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "log.h"
+
 int refuse_if_owned(const struct cli *cli, const char *volume, struct reason *reason)
 {
 	struct record record;
@@ -71,6 +73,13 @@ static void on_store_copies(void *context, const struct record_copies *copies)
 	copies_store_begin(&offline->loop, &offline->copies, copies);
 }
 
+static void on_stalled(void *context, bool is_stalled)
+{
+	struct offline *offline = context;
+	if (is_stalled)
+		log_warning("%s: waits: fewer than two of its copies are there", offline->volume->name);
+}
+
 static void on_fenced(void *context, const struct reason *reason)
 {
 	on_step(context, BACKEND_ACTIVATED, -EOWNERDEAD, reason);
@@ -94,6 +103,7 @@ static int claim_and_activate(struct offline *offline, struct reason *reason)
 		.step = on_step,
 		.fenced = on_fenced,
 		.store_copies = on_store_copies,
+		.stalled = on_stalled,
 	};
 	offline->copies = (struct copies_store){
 		.config = &offline->cli->config,

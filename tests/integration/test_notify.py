@@ -86,3 +86,41 @@ def test_failed_start_is_never_ready(node, supervisor):
     gateway = node.spawn(env=supervisor.env)
     assert gateway.process.wait(30) == 66
     assert "READY=1" not in supervisor.all_that_came()
+
+
+def crucible_volume(node, make_volume):
+    volume = make_volume(extents=4)
+    node.tb4("volume", "create", 200, volume.size, "--backend", "crucible",
+             *[word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")])
+    return volume
+
+
+def test_status_says_that_requests_wait_for_copies_and_that_they_go_on(node, make_volume, supervisor):
+    volume = crucible_volume(node, make_volume)
+    gateway = node.spawn(env=supervisor.env)
+    supervisor.wait_for("READY=1")
+    supervisor.lines.clear()
+    for sled in volume.sleds[:2]:
+        sled.kill()
+    assert supervisor.wait_for("requests wait") == \
+        "STATUS=Serving 1 of 1 volumes; requests wait for copies of vm-200-disk-0"
+    assert "vm-200-disk-0: requests wait: fewer than two of its copies are there" in gateway.log
+    supervisor.lines.clear()
+    for sled in volume.sleds[:2]:
+        sled.start()
+    assert supervisor.wait_for("STATUS=") == "STATUS=Serving 1 of 1 volumes"
+    assert gateway.stop() == 0
+
+
+def test_start_that_takes_long_asks_for_more_time(node, make_volume, supervisor):
+    """No copy is there: the start waits for them, and systemd for the start."""
+    volume = crucible_volume(node, make_volume)
+    for sled in volume.sleds:
+        sled.kill()
+    gateway = node.spawn(env=supervisor.env)
+    assert supervisor.wait_for("EXTEND_TIMEOUT_USEC=") == "EXTEND_TIMEOUT_USEC=20000000"
+    assert "STATUS=Starting: vm-200-disk-0" in supervisor.lines and "READY=1" not in supervisor.lines
+    for sled in volume.sleds:
+        sled.start()
+    supervisor.wait_for("READY=1")
+    assert gateway.stop() == 0
