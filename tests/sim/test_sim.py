@@ -48,6 +48,7 @@ PROOFS = {
     'torn-unseen': 'no-mend-of-highest-stamp',
     'torn-behind': 'highest-stamp-of-all',
     'torn-behind-a-mend': 'mend-looks-at-highest-stamp',
+    'torn-unseen-behind-a-mend': 'mends-hide-stamps',
     'rotten-in-three-places': 'read-as-a-whole-only',
     'scrub': 'scrub-takes-all-for-good',
     'unsynced': 'mend-syncs-nothing',

@@ -833,14 +833,14 @@ static void trace_torn_behind(struct world *world)
 }
 
 /* The start that mends it is killed when it has mended another extent, which has the higher numbers from then on. */
-static void trace_torn_behind_a_mend(struct world *world)
+static void tear_behind_a_mend(struct world *world, bool (*loses)(void *, uint32_t, uint64_t, enum disk_piece))
 {
-	struct gateway *gateway = killed_in_flush_of(world, 0);
+	struct gateway *gateway = killed_in_flush_of(world, 1); /* block 0 is the fence's */
 	uint32_t last = (uint32_t)((world->blocks - 1) / world->region.extent_size);
 	submit(gateway, UPSTAIRS_WRITE, world->blocks - 1);
 	execute(gateway, 1);
 	execute(gateway, 2);
-	disk_power_loss(world->sleds[0].disk, loses_data, NULL);
+	disk_power_loss(world->sleds[0].disk, loses, NULL);
 	checker_power_lost(world->checker, world->event);
 	host_lose(gateway->host, world);
 	schedule_pass(world, 0);
@@ -854,6 +854,21 @@ static void trace_torn_behind_a_mend(struct world *world)
 	must(world, disk_versions(copy, last).generation == gateway->generation, "the last extent is mended");
 	must(world, !serves(gateway), "it does not serve yet");
 	read_back(world, take_over(world, gateway));
+}
+
+static void trace_torn_behind_a_mend(struct world *world)
+{
+	tear_behind_a_mend(world, loses_data);
+}
+
+/* And what it has lost leaves an older block, which looks good. */
+static void trace_torn_unseen_behind_a_mend(struct world *world)
+{
+	tear_behind_a_mend(world, loses_block);
+	for (unsigned i = 1; i < SLEDS; i++) {
+		if (sled_block(&world->sleds[i], 1) != sled_block(&world->sleds[0], 1))
+			violation(world, "block 1 is another one on sleds 0 and %u", i);
+	}
 }
 
 /* Each copy has lost another one of the blocks that are read. */
@@ -1057,6 +1072,7 @@ static const struct {
 	{ "torn-unseen", trace_torn_unseen },
 	{ "torn-behind", trace_torn_behind },
 	{ "torn-behind-a-mend", trace_torn_behind_a_mend },
+	{ "torn-unseen-behind-a-mend", trace_torn_unseen_behind_a_mend },
 	{ "rotten-in-three-places", trace_rotten_in_three_places },
 	{ "scrub", trace_scrub },
 	{ "unsynced", trace_unsynced },

@@ -57,14 +57,15 @@ static bool same_stamp(const struct version *a, const struct version *b)
 	return a->generation == b->generation && a->flush_number == b->flush_number;
 }
 
-/* The newest stamp that the slot shows: what a power loss inside that flush may have torn. */
+/* The newest stamp that the slot got while the volume was served: what a power loss inside that flush may have torn. Newer
+ * ones are of activations that came to no end; they must not hide it. */
 static struct version highest_stamp(const struct upstairs *upstairs, unsigned index)
 {
 	struct version highest = { 0 };
 	for (uint32_t extent = 0; extent < upstairs->region.extent_count; extent++) {
 		struct version version = upstairs->slots[index].versions[extent];
 		version.dirty = false;
-		if (is_newer(&version, &highest))
+		if (version.generation <= upstairs->record.stamped && is_newer(&version, &highest))
 			highest = version;
 	}
 	return highest;
@@ -81,7 +82,8 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 		if (!is_source[i])
 			continue;
 		const struct version *version = &upstairs->slots[i].versions[extent];
-		was_flushed = was_flushed || (version->generation > 0 && same_stamp(version, &highest[i]));
+		was_flushed = was_flushed || version->generation > upstairs->record.stamped ||
+			(version->generation > 0 && same_stamp(version, &highest[i]));
 		if (!best || is_newer(version, best)) {
 			best = version;
 			planned->source = i;
