@@ -325,7 +325,7 @@ static void on_serving(struct crucible_backend *crucible)
 
 /* Another one had a generation that is not below ours, and nothing was served yet: whoever claimed decides whether to try
  * again above it. */
-static bool is_outrun(struct crucible_backend *crucible)
+static bool has_met_newer(struct crucible_backend *crucible)
 {
 	struct upstairs_status status;
 	if (crucible->has_served || crucible->is_deactivating)
@@ -349,7 +349,7 @@ static void on_lost(struct crucible_backend *crucible, bool is_fenced)
 	struct reason reason;
 	if (crucible->is_fenced || crucible->is_outrun)
 		return;
-	if (is_fenced && is_outrun(crucible)) {
+	if (is_fenced && has_met_newer(crucible)) {
 		begin_again(crucible);
 		return;
 	}

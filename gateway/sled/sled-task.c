@@ -14,7 +14,7 @@
 #include "cli/cli.h"
 #include "cli/progress.h"
 
-enum { OUTPUT_MAX = 4 << 20, COMPLAINT_MAX = 400, WORDS_MAX = 64, TICK_MS = 200 };
+enum { OUTPUT_MAX = 4 << 20, COMPLAINT_MAX = 400, WORDS_MAX = 64, TICK_MS = 200, LINGER_MS = 1000 };
 
 static const char script[] =
 #include "sled-script.inc"
@@ -61,6 +61,7 @@ struct run {
 	int64_t exit_status;
 	int signal;
 	unsigned open; /* handles */
+	uint64_t ended_at; /* ms: the process did; 0: it runs */
 	bool has_begun, has_timed_out;
 };
 
@@ -95,6 +96,7 @@ static void on_exit_of(uv_process_t *process, int64_t status, int signal)
 	struct run *run = process->data;
 	run->exit_status = status;
 	run->signal = signal;
+	run->ended_at = uv_now(&run->crowd->loop);
 	close_once(process);
 	close_once(&run->input);
 }
@@ -164,15 +166,16 @@ static void on_tick(uv_timer_t *tick)
 	bool stop = !crowd->ignore_interrupts && was_interrupted();
 	bool late = uv_now(&crowd->loop) > crowd->deadline;
 	crowd->was_interrupted |= stop;
-	if (!stop && !late)
-		return;
 	for (size_t i = 0; i < crowd->count; i++) {
 		struct run *run = &crowd->runs[i];
-		if (run->open == 0)
+		/* what it leaves running, as ssh its master, may hold these open */
+		bool is_left = run->ended_at && uv_now(&crowd->loop) - run->ended_at >= LINGER_MS;
+		if (run->open == 0 || !(stop || late || is_left))
 			continue;
-		run->has_timed_out |= late;
-		if (!uv_is_closing((uv_handle_t *)&run->process))
+		if (run->has_begun && !run->ended_at) {
+			run->has_timed_out = late;
 			uv_kill(-uv_process_get_pid(&run->process), SIGKILL); /* what it started too */
+		}
 		close_once(&run->output);
 		close_once(&run->complaints);
 	}

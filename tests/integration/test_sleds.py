@@ -517,6 +517,19 @@ def test_sled_that_does_not_answer_is_listed(node, sleds):
     assert findings(node) == ["sled s1: sled s1: its command ended with 1"]
 
 
+def test_process_that_a_command_leaves_behind_is_not_waited_for(node, sleds, tmp_path):
+    """As ssh leaves its master, which has the standard error of the first."""
+    command = tmp_path / "command"
+    command.write_text('#!/bin/sh\nsetsid sleep 100 &\necho $! >>"$0.pids"\nexec sh -c "$1"\n')
+    command.chmod(0o755)
+    node.write_config(sleds.settings().replace("command = sh -c", f"command = {command}"))
+    try:
+        assert len(node.tb4_json("sled", "list")["sleds"]) == 4
+    finally:
+        for pid in (tmp_path / "command.pids").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+
+
 def test_no_sleds(make_node):
     node = make_node()
     for words in (["sled", "list"], ["sled", "check"]):
