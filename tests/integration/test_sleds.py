@@ -530,6 +530,25 @@ def test_process_that_a_command_leaves_behind_is_not_waited_for(node, sleds, tmp
             os.kill(int(pid), signal.SIGKILL)
 
 
+def test_sleds_by_ipv6_and_by_name(node, sleds):
+    """Downstairs take no names: the address is looked up here, and its figures are what they listen at."""
+    sleds.names = ["s1", "s2", "s3"]
+    settings = sleds.settings().replace(f"address = {sleds.address('s1')}\n", "address = ::1\n") \
+        .replace(f"address = {sleds.address('s2')}\n", "address = localhost\n")
+    node.write_config(settings)
+    vmid, name = 1000, "vm-1000-disk-0"  # its ports are of the pool, which no other test has at these addresses
+    create(node, vmid=vmid)
+    assert sorted(target.rsplit(":", 1)[0] for target in places(node, name)) == sorted(
+        ["[::1]", "localhost", sleds.address("s3")])
+    gateway = node.start(vmid)
+    with gateway.connect() as client:
+        client.write(0, b"6" * 4096)
+        assert client.read(0, 4096) == b"6" * 4096
+    assert gateway.stop() == 0
+    node.tb4("volume", "delete", vmid, "--yes")
+    assert sleds.files() == [] and sleds.pids() == []
+
+
 def test_no_sleds(make_node):
     node = make_node()
     for words in (["sled", "list"], ["sled", "check"]):
