@@ -5,6 +5,7 @@
 #include "cleanup.h"
 #include "cli/cli.h"
 #include "cli/place.h"
+#include "sled/regions.h"
 #include "volume/ports.h"
 #include "volume/record.h"
 
@@ -24,6 +25,20 @@ static void describe_claim(const struct cli *cli, const struct volume *volume, c
 		snprintf(text, size, "claimed by %s", record.node);
 }
 
+/* The sleds that its slots are on, "-" at a host that tb4.conf does not know. False: none is known. */
+static bool find_sleds(const struct cli *cli, const struct volume *volume, const char *names[VOLUME_TARGETS])
+{
+	struct region_place places[VOLUME_TARGETS] = { 0 };
+	bool any = false;
+	if (volume->backend == VOLUME_BACKEND_CRUCIBLE)
+		regions_of(&cli->config, volume, places);
+	for (unsigned i = 0; i < VOLUME_TARGETS; i++) {
+		names[i] = places[i].sled ? places[i].sled->name : "-";
+		any = any || places[i].sled;
+	}
+	return any;
+}
+
 int command_volume_info(struct cli *cli)
 {
 	CLEANUP(volume_free) struct volume volume = { 0 };
@@ -38,6 +53,8 @@ int command_volume_info(struct cli *cli)
 	bool is_file = volume.backend == VOLUME_BACKEND_FILE;
 	bool has_image = is_file && stat(volume.image, &st) == 0;
 	bool has_device = volume_device(&volume, &device);
+	const char *sleds[VOLUME_TARGETS];
+	bool has_sleds = find_sleds(cli, &volume, sleds);
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
 		json_add_text(object, "name", volume.name);
@@ -51,6 +68,11 @@ int command_volume_info(struct cli *cli)
 		json_add_text(object, "claim", claim);
 		json_add_text(object, "file", volume.path);
 		place_add(object, &volume);
+		struct json_object *names = has_sleds ? json_object_new_array() : NULL;
+		for (unsigned i = 0; has_sleds && i < VOLUME_TARGETS; i++)
+			json_append(names, json_object_new_string(sleds[i]));
+		if (has_sleds)
+			json_add(object, "sleds", names);
 		if (has_image)
 			json_add_number(object, "allocated", (uint64_t)st.st_blocks * 512);
 		json_add_number(object, "nbd_port", volume_nbd_port(&volume));
@@ -69,6 +91,8 @@ int command_volume_info(struct cli *cli)
 		volume.read_only ? ", read-only" : "");
 	printf("%s%s%s%s%s\n", is_file ? "image        " : "downstairs   ", place_text(&volume, place),
 		has_image ? ", " : is_file ? " (missing)" : "", has_image ? used : "", has_image ? " allocated" : "");
+	if (has_sleds)
+		printf("sleds        %s, %s, %s\n", sleds[0], sleds[1], sleds[2]);
 	printf("host         %s\n", volume.host);
 	printf("claim        %s\n", claim);
 	printf("nbd port     %u\n", volume_nbd_port(&volume));

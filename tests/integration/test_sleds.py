@@ -118,6 +118,8 @@ def test_create_serve_and_delete(node, sleds, kind, tmp_path):
     assert [int(target.split(":")[1]) for target in targets] == [3900, 3901, 3902]
     assert len({target.split(":")[0] for target in targets}) == 3
     assert len(sleds.regions()) == 3 and len(sleds.pids()) == 3
+    assert node.tb4_json("volume", "info", NAME)["sleds"] == [name_of(sleds, target) for target in targets]
+    assert re.search(r"^sleds +s\d, s\d, s\d$", node.tb4("volume", "info", NAME), re.M)
     image = tmp_path / "image"
     image.write_bytes(random.Random(1).randbytes(20 * MIB) + bytes(SIZE - 20 * MIB))
     gateway = node.start()
