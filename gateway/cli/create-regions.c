@@ -10,6 +10,7 @@
 #include "integrity.h"
 #include "log.h"
 #include "volume/ports.h"
+#include "volume/record.h"
 
 /* The file of a key that tb4 made itself. */
 static char *own_key_path(const struct cli *cli, const struct volume *volume)
@@ -181,12 +182,15 @@ static int refuse_used_targets(const struct volumes *all, const struct volume *v
 static int find_leftovers(const struct cli *cli, const struct volume *volume, const struct survey *surveys, size_t count,
 	struct creation *creation, struct reason *reason)
 {
+	struct record record;
+	bool was_claimed = record_load(&cli->config, volume->name, &record, NULL) != -ENOENT; /* and so served */
 	for (size_t i = 0; i < count; i++) {
 		for (size_t k = 0; k < surveys[i].region_count; k++) {
 			const struct survey_region *region = &surveys[i].regions[k];
 			if (strcmp(region->volume, volume->name) != 0)
 				continue;
-			if (strcmp(region->state, "creating") != 0 || strcmp(region->node, cli->config.node_name) != 0)
+			if (was_claimed || strcmp(region->state, "creating") != 0 ||
+				strcmp(region->node, cli->config.node_name) != 0)
 				return reason_set(reason, -EEXIST,
 					"%s: sled %s has region %u of it already, made by %s: take it with tb4 volume adopt, or remove it there",
 					volume->name, surveys[i].sled->name, region->port, region->node);
@@ -196,6 +200,7 @@ static int find_leftovers(const struct cli *cli, const struct volume *volume, co
 				return reason_set(reason, -ENOMEM, "out of memory");
 			creation->leftovers = grown;
 			grown[creation->leftover_count] = (struct region_place){ 0 };
+			snprintf(grown[creation->leftover_count].uuid, sizeof grown->uuid, "%s", region->uuid);
 			region_place_at(&grown[creation->leftover_count++], surveys[i].sled, region->port);
 		}
 	}
@@ -281,7 +286,7 @@ static int make_key(const struct volume *volume, const struct config *config, st
 	return status;
 }
 
-int creation_make(const struct cli *cli, const struct volume *volume, const struct creation *creation,
+int creation_make(const struct cli *cli, const struct volume *volume, struct creation *creation,
 	struct reason *reason)
 {
 	int status = creation->makes_key ? make_key(volume, &cli->config, reason) : 0;
@@ -319,7 +324,7 @@ void creation_keep(const struct cli *cli, const struct volume *volume, const str
 
 /* Leaves the places of regions that were made for this volume. */
 static int choose_removable(const struct cli *cli, const struct volume *volume,
-	struct region_place places[VOLUME_TARGETS], struct reason *reason)
+	struct region_place places[VOLUME_TARGETS], bool *leaves_some, struct reason *reason)
 {
 	const struct sled *sleds[VOLUME_TARGETS];
 	struct survey *surveys;
@@ -341,8 +346,10 @@ static int choose_removable(const struct cli *cli, const struct volume *volume,
 		const struct survey_region *region = survey ? survey_region(survey, places[i].port) : NULL;
 		if (region && strcmp(region->volume, volume->name) == 0)
 			continue;
-		if (region || !survey || survey->error < 0)
+		if (region || !survey || survey->error < 0) {
 			log_warning("%s: its region at %s is left where it is", volume->name, places[i].target);
+			*leaves_some = true;
+		}
 		places[i].sled = NULL;
 	}
 	surveys_free(surveys, count);
@@ -354,12 +361,17 @@ int remove_regions(const struct cli *cli, const struct volume *volume, struct re
 	struct region_place places[VOLUME_TARGETS];
 	if (volume->backend != VOLUME_BACKEND_CRUCIBLE)
 		return 0;
+	bool leaves_some = false;
 	regions_of(&cli->config, volume, places);
-	int status = choose_removable(cli, volume, places, reason);
+	int status = choose_removable(cli, volume, places, &leaves_some, reason);
 	if (status == 0)
 		status = regions_remove(&cli->config, volume->name, places, VOLUME_TARGETS, reason);
 	CLEANUP_FREE char *key = own_key_path(cli, volume);
-	if (status == 0 && volume->key_file && key && strcmp(volume->key_file, key) == 0)
-		status = durable_file_remove(key, reason);
-	return status;
+	if (status < 0 || !volume->key_file || !key || strcmp(volume->key_file, key) != 0)
+		return status;
+	if (leaves_some) {
+		log_warning("%s: its key stays, too: %s", volume->name, key);
+		return 0;
+	}
+	return durable_file_remove(key, reason);
 }

@@ -21,7 +21,7 @@ int creation_describe(const struct cli *cli, struct volume *volume, struct creat
 int creation_plan(const struct cli *cli, const struct volumes *all, struct volume *volume, struct creation *creation,
 	struct reason *reason);
 /* Makes key and regions, or nothing of them. */
-int creation_make(const struct cli *cli, const struct volume *volume, const struct creation *creation,
+int creation_make(const struct cli *cli, const struct volume *volume, struct creation *creation,
 	struct reason *reason);
 void creation_free(struct creation *creation);
 void creation_undo(const struct cli *cli, const struct volume *volume, const struct creation *creation);

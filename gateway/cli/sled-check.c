@@ -56,6 +56,9 @@ static void check_region(struct findings *findings, const char *name, const stru
 			region->volume);
 	else if (!volume)
 		FAULT(findings, name, "region %u: of %s, which does not exist any more", region->port, region->volume);
+	else if (strcmp(region->state, "creating") == 0 && is_target_of(findings, volume, survey->sled, region->port))
+		ADVICE(findings, name, "region %u: of %s, still marked as being made: write state=ready into %s/%u.volume",
+			region->port, region->volume, survey->sled->directory, region->port);
 	else if (!is_target_of(findings, volume, survey->sled, region->port))
 		FAULT(findings, name, "region %u: of %s, which has another one in its place", region->port, region->volume);
 }

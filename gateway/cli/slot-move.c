@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -10,7 +11,7 @@
 #include "log.h"
 #include "volume/ports.h"
 
-enum { LOOK_MS = 200 };
+enum { LOOK_MS = 200, PATIENCE_S = 60 };
 
 int ask_about_slot(const struct cli *cli, const char *command, const struct volume *volume, unsigned slot,
 	const char *target, struct json_object **answer, int *exit_status, struct reason *reason)
@@ -85,12 +86,18 @@ static int wait_until_copied(const struct cli *cli, const struct volume *volume,
 	int status = -EAGAIN;
 	catch_interrupts();
 	progress_start(&progress, volume->name, region_shape_size(shape));
+	time_t alive = time(NULL);
 	while (status == -EAGAIN && !was_interrupted()) {
 		CLEANUP_JSON struct json_object *answer = NULL;
 		struct json_object *crucible = look_at_crucible(cli, volume, &answer);
 		struct json_object *state = crucible ? json_item_or_null(crucible, "slots", slot) : NULL;
 		status = state ? judge(state, target, &progress, extent, &why)
 					   : reason_set(&why, -ECONNREFUSED, "its gateway does not answer any more: the copying goes on when it runs again");
+		if (state && strcmp(json_text_or(state, "state", ""), "repair") == 0)
+			alive = time(NULL);
+		if (status == -EAGAIN && time(NULL) - alive > PATIENCE_S)
+			status = reason_set(&why, -EHOSTUNREACH, "it is not being copied: %s: that begins when it can: see tb4 status",
+				json_text_or(state, "last_error", "its downstairs does not answer"));
 		if (status == -EAGAIN)
 			usleep(LOOK_MS * 1000);
 	}
@@ -123,6 +130,18 @@ static void remove_old(const struct cli *cli, const struct volume *volume, const
 	surveys_free(survey, 1);
 }
 
+/* The gateway has not done it: no gateway was there, or it refused and the volume file does not name the region. */
+static bool is_unused(const struct cli *cli, const struct volume *volume, unsigned slot, const char *target, int error)
+{
+	CLEANUP(volume_free) struct volume present = { 0 };
+	struct reason ignored;
+	if (error == -ECONNREFUSED)
+		return true;
+	CLEANUP_CLOSE int lock = error == -EPROTO ? volumes_lock(&cli->config, &ignored) : -1;
+	return lock >= 0 && volume_load(&cli->config, volume->name, &present, &ignored) == 0 && present.targets[slot] &&
+		strcmp(present.targets[slot], target) != 0;
+}
+
 int slot_move(const struct cli *cli, struct volume *volume, unsigned slot, const struct region_shape *shape,
 	const struct survey *survey, const struct volumes *all, int *exit_status, struct reason *reason)
 {
@@ -138,7 +157,10 @@ int slot_move(const struct cli *cli, struct volume *volume, unsigned slot, const
 		return status;
 	status = ask_about_slot(cli, "replace", volume, slot, fresh.target, &answer, exit_status, reason);
 	if (status < 0) {
-		regions_undo(&cli->config, volume->name, &fresh, 1);
+		if (is_unused(cli, volume, slot, fresh.target, status))
+			regions_undo(&cli->config, volume->name, &fresh, 1);
+		else
+			log_warning("%s: its new region at %s is left: it may be in use: see tb4 status", volume->name, fresh.target);
 		return status;
 	}
 	struct reason why;

@@ -84,7 +84,7 @@ static int plan(const struct cli *cli, struct volume *volume, struct creation *c
 	return status;
 }
 
-static int make(const struct cli *cli, struct volume *volume, const struct creation *creation, struct reason *reason)
+static int make(const struct cli *cli, struct volume *volume, struct creation *creation, struct reason *reason)
 {
 	const struct backend_operations *backend = backend_for(volume);
 	int status = creation_make(cli, volume, creation, reason);

@@ -5,6 +5,7 @@
 #include "cleanup.h"
 #include "cli/copy.h"
 #include "cli/create.h"
+#include "log.h"
 #include "sled/regions.h"
 
 static int choose_size(const struct cli *cli, const struct image_source *source, uint64_t *size,
@@ -110,10 +111,13 @@ static int open_and_fill(const struct cli *cli, struct image_source *source, str
 static void undo_create(const struct cli *cli, const struct volume *volume)
 {
 	struct record record;
-	struct reason ignored;
-	if (record_load(&cli->config, volume->name, &record, &ignored) == 0 && record.released)
-		record_remove(&cli->config, volume->name, &record, &ignored);
-	destroy_volume(cli, volume, &ignored);
+	struct reason reason;
+	int status = destroy_volume(cli, volume, &reason);
+	/* last: while the volume is there, so is what says of its copies which count */
+	if (status == 0 && record_load(&cli->config, volume->name, &record, &reason) == 0 && record.released)
+		status = record_remove(&cli->config, volume->name, &record, &reason);
+	if (status < 0)
+		log_warning("%s: could not be taken back: %s", volume->name, reason.text);
 }
 
 static int import(const struct cli *cli, struct image_source *source, struct volume *volume,

@@ -175,22 +175,20 @@ uint16_t region_port_on(const struct survey *survey, const struct volumes *all, 
 static bool describe(char **text, const struct config *config, const char *volume, const struct region_place *place)
 {
 	return sled_variable(text, "PORT", "%u", place->port) && sled_variable(text, "VOLUME", "%s", volume) &&
-		sled_variable(text, "NODE", "%s", config->node_name);
+		sled_variable(text, "NODE", "%s", config->node_name) && sled_variable(text, "UUID", "%s", place->uuid);
 }
 
-static bool describe_shape(char **text, const struct region_shape *shape, const char *uuid)
+static bool describe_shape(char **text, const struct region_shape *shape)
 {
-	return sled_variable(text, "UUID", "%s", uuid) &&
-		sled_variable(text, "BLOCK_SIZE", "%llu", (unsigned long long)shape->block_size) &&
+	return sled_variable(text, "BLOCK_SIZE", "%llu", (unsigned long long)shape->block_size) &&
 		sled_variable(text, "EXTENT_BLOCKS", "%llu", (unsigned long long)shape->extent_blocks) &&
 		sled_variable(text, "EXTENTS", "%llu", (unsigned long long)shape->extents) &&
 		sled_variable(text, "SEALED", "%s", shape->encrypted ? "yes" : "no");
 }
 
-/* Runs a function of sled.sh for each place that has a sled. `shape` and `infos` (for the UUIDs) may be NULL. */
+/* Runs a function of sled.sh for each place that has a sled. `shape` may be NULL. */
 static int run_for(const struct config *config, const char *volume, const struct region_place *places, size_t count,
-	const struct region_shape *shape, const struct region_info *infos, const char *function, const char *what,
-	bool ignore_interrupts, struct reason *reason)
+	const struct region_shape *shape, const char *function, const char *what, bool ignore_interrupts, struct reason *reason)
 {
 	CLEANUP_FREE struct sled_task *tasks = calloc(count + 1, sizeof *tasks);
 	size_t used = 0;
@@ -201,7 +199,7 @@ static int run_for(const struct config *config, const char *volume, const struct
 		struct sled_task *task = &tasks[used++];
 		task->sled = places[i].sled;
 		described = describe(&task->variables, config, volume, &places[i]) &&
-			(!shape || describe_shape(&task->variables, shape, infos[i].uuid));
+			(!shape || describe_shape(&task->variables, shape));
 	}
 	int status = described
 		? sled_tasks_run(tasks, used, function, what, SLED_CHANGE_SECONDS, ignore_interrupts)
@@ -218,8 +216,7 @@ static int run_for(const struct config *config, const char *volume, const struct
 }
 
 /* Each downstairs must answer at its target, with the UUID that its region was made with. */
-static int wait_until_reachable(const struct region_place *places, size_t count, const struct region_info *made,
-	struct reason *reason)
+static int wait_until_reachable(const struct region_place *places, size_t count, struct reason *reason)
 {
 	CLEANUP_FREE struct region_info *infos = calloc(count + 1, sizeof *infos);
 	if (!infos)
@@ -232,7 +229,7 @@ static int wait_until_reachable(const struct region_place *places, size_t count,
 	for (size_t i = 0; i < count; i++) {
 		if (infos[i].error < 0)
 			return reason_set(reason, infos[i].error, "%s (sled %s)", infos[i].reason.text, places[i].sled->name);
-		if (strcmp(infos[i].uuid, made[i].uuid) != 0)
+		if (strcmp(infos[i].uuid, places[i].uuid) != 0)
 			return reason_set(reason, -EADDRINUSE, "%s: another downstairs answers there, of region %s", places[i].target,
 				infos[i].uuid);
 	}
@@ -240,19 +237,16 @@ static int wait_until_reachable(const struct region_place *places, size_t count,
 }
 
 int regions_create(const struct config *config, const char *volume, const struct region_shape *shape,
-	const struct region_place *places, size_t count, struct reason *reason)
+	struct region_place *places, size_t count, struct reason *reason)
 {
-	CLEANUP_FREE struct region_info *infos = calloc(count + 1, sizeof *infos);
-	if (!infos)
-		return reason_set(reason, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count; i++) {
 		uuid_t uuid;
 		uuid_generate_random(uuid);
-		uuid_unparse_lower(uuid, infos[i].uuid);
+		uuid_unparse_lower(uuid, places[i].uuid);
 	}
-	int status = run_for(config, volume, places, count, shape, infos, "CREATE", "making regions", false, reason);
+	int status = run_for(config, volume, places, count, shape, "CREATE", "making regions", false, reason);
 	if (status == 0)
-		status = wait_until_reachable(places, count, infos, reason);
+		status = wait_until_reachable(places, count, reason);
 	if (status < 0)
 		regions_undo(config, volume, places, count);
 	return status;
@@ -261,18 +255,18 @@ int regions_create(const struct config *config, const char *volume, const struct
 void regions_undo(const struct config *config, const char *volume, const struct region_place *places, size_t count)
 {
 	struct reason reason;
-	if (run_for(config, volume, places, count, NULL, NULL, "UNDO", "taking regions back", true, &reason) < 0)
+	if (run_for(config, volume, places, count, NULL, "UNDO", "taking regions back", true, &reason) < 0)
 		log_warning("%s: not everything could be taken back: %s: see tb4 sled check", volume, reason.text);
 }
 
 int regions_keep(const struct config *config, const char *volume, const struct region_place *places, size_t count,
 	struct reason *reason)
 {
-	return run_for(config, volume, places, count, NULL, NULL, "READY", "marking regions", true, reason);
+	return run_for(config, volume, places, count, NULL, "READY", "marking regions", true, reason);
 }
 
 int regions_remove(const struct config *config, const char *volume, const struct region_place *places, size_t count,
 	struct reason *reason)
 {
-	return run_for(config, volume, places, count, NULL, NULL, "REMOVE", "removing regions", true, reason);
+	return run_for(config, volume, places, count, NULL, "REMOVE", "removing regions", true, reason);
 }

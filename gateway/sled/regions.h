@@ -3,7 +3,7 @@
  * Invariants
  *  1. A region is removed only where its mark (sled.sh) names the volume.
  *  2. regions_create() makes all of them or leaves none behind; what could not be removed again is said.
- *  3. A mark is "creating" until regions_keep(); only such a one of this node is ever taken for a leftover.
+ *  3. A mark is "creating" until regions_keep(); only such a one of this node, by its UUID, is ever taken back.
  */
 #ifndef TB4_REGIONS_H
 #define TB4_REGIONS_H
@@ -27,6 +27,7 @@ struct region_place {
 	const struct sled *sled; /* NULL: at a host that tb4.conf does not know */
 	uint16_t port;
 	char target[REGION_TARGET_MAX];
+	char uuid[37]; /* of a region that is being made: regions_create() chooses it */
 };
 
 /* As many extents of the usual size as `size` bytes need. */
@@ -45,8 +46,8 @@ uint16_t region_port_on(const struct survey *survey, const struct volumes *all, 
 void region_place_at(struct region_place *place, const struct sled *sled, uint16_t port);
 
 int regions_create(const struct config *config, const char *volume, const struct region_shape *shape,
-	const struct region_place *places, size_t count, struct reason *reason);
-/* Takes back what regions_create() made, before regions_keep(). Says itself what it could not. */
+	struct region_place *places, size_t count, struct reason *reason);
+/* Takes back what regions_create() made with these UUIDs, before regions_keep(). Says itself what it could not. */
 void regions_undo(const struct config *config, const char *volume, const struct region_place *places, size_t count);
 /* The volume file names them now. */
 int regions_keep(const struct config *config, const char *volume, const struct region_place *places, size_t count,

@@ -335,7 +335,8 @@ static int judge(struct run *run, const struct crowd *crowd, unsigned seconds)
 int sled_tasks_run(struct sled_task *tasks, size_t count, const char *function, const char *what, unsigned seconds,
 	bool ignore_interrupts)
 {
-	struct crowd crowd = { .count = count, .ignore_interrupts = ignore_interrupts };
+	/* who begins after a signal is taking back what it has cut short */
+	struct crowd crowd = { .count = count, .ignore_interrupts = ignore_interrupts || was_interrupted() };
 	CLEANUP_FREE struct run *runs = calloc(count, sizeof *runs);
 	if (count == 0)
 		return 0;

@@ -3,11 +3,12 @@
 #
 # DIRECTORY PROGRAM ARGUMENTS ADDRESS          the sled, as tb4.conf describes it; ADDRESS without names
 # PORT VOLUME NODE                             one region: DIRECTORY/PORT
-# UUID BLOCK_SIZE EXTENT_BLOCKS EXTENTS SEALED what CREATE makes; SEALED: yes or no (encrypted)
+# UUID                                         also of what UNDO takes away and READY keeps
+# BLOCK_SIZE EXTENT_BLOCKS EXTENTS SEALED      what CREATE makes; SEALED: yes or no (encrypted)
 #
 # DIRECTORY/PORT.volume says whose a region is; no region without it, or with another volume in it, is ever removed.
 # It stays "creating" until the volume file is written, so that what a tb4 that was killed left behind can be told from
-# a volume. Exit status: as tb4's own; the last line on standard error says why.
+# a volume; and only who knows the region's UUID takes that away. Exit status: as tb4's own; the last line on standard error says why.
 # shellcheck shell=sh
 # shellcheck disable=SC2015,SC2153,SC2154,SC3045 # A && B || give_up; variables set before; dash has ulimit -H
 set -u
@@ -22,6 +23,13 @@ give_up() { # STATUS TEXT
 }
 
 has_systemd() { [ -d /run/systemd/system ]; }
+
+# One at a time in this directory: an UNDO waits for a CREATE whose connection to tb4 was cut.
+lock() {
+	mkdir -p "$DIRECTORY" || give_up 74 "$DIRECTORY: cannot be made"
+	exec 9>"$DIRECTORY/.lock" || give_up 74 "$DIRECTORY/.lock: cannot be opened"
+	flock 9
+}
 
 mark_of() { # PORT FIELD
 	sed -n "s/^$2=//p" "$DIRECTORY/$1.volume" 2>/dev/null
@@ -61,19 +69,20 @@ json_number() { # NAME, of the JSON in $json
 
 # port volume node state uuid size allocated listens
 survey_region() { # PORT, with the listeners in $listeners
-	json=$(tr -d ' \n' <"$DIRECTORY/$1/region.json")
+	json=$(tr -d ' \n' <"$DIRECTORY/$1/region.json" 2>/dev/null)
 	blocks=$(printf '%s' "$json" | sed -n 's/.*"extent_size":{[^}]*"value":\([0-9][0-9]*\).*/\1/p')
 	block=$(json_number block_size)
 	count=$(json_number extent_count)
-	uuid=$(printf '%s' "$json" | sed -n 's/.*"uuid":"\([-0-9a-f]*\)".*/\1/p')
+	uuid=$(mark_of "$1" uuid) # also where it came to nothing else
+	[ -n "$uuid" ] || uuid=$(printf '%s' "$json" | sed -n 's/.*"uuid":"\([-0-9a-f]*\)".*/\1/p')
 	volume=$(mark_of "$1" volume)
 	node=$(mark_of "$1" node)
 	state=$(mark_of "$1" state)
-	allocated=$(du -sk "$DIRECTORY/$1" | cut -f 1)
+	allocated=$(du -sk "$DIRECTORY/$1" 2>/dev/null | cut -f 1)
 	listens=no
 	! printf '%s\n' "$listeners" | grep -q "^$1 " || listens=yes
 	printf 'region %s %s %s %s %s %s %s %s\n' "$1" "${volume:--}" "${node:--}" "${state:--}" "${uuid:--}" \
-		$((${blocks:-0} * ${block:-0} * ${count:-0})) $((allocated * 1024)) "$listens"
+		$((${blocks:-0} * ${block:-0} * ${count:-0})) $((${allocated:-0} * 1024)) "$listens"
 }
 
 SURVEY() {
@@ -91,9 +100,14 @@ SURVEY() {
 	fi
 	listeners=$(listeners)
 	printf '%s\n' "$listeners" | awk 'NF { print "port " $1 }'
-	for path in "$DIRECTORY"/*/region.json; do
-		[ -f "$path" ] || continue
-		port=$(basename "$(dirname "$path")")
+	{
+		for path in "$DIRECTORY"/*/region.json; do
+			basename "$(dirname "$path")"
+		done
+		for path in "$DIRECTORY"/*.volume; do
+			basename "$path" .volume
+		done
+	} | sort -u | while read -r port; do
 		case $port in
 		*[!0-9]*) ;;
 		*) survey_region "$port" ;;
@@ -102,7 +116,7 @@ SURVEY() {
 }
 
 write_mark() { # STATE
-	printf 'volume=%s\nnode=%s\nstate=%s\n' "$VOLUME" "$NODE" "$1" >"$DIRECTORY/$PORT.volume.new" &&
+	printf 'volume=%s\nnode=%s\nuuid=%s\nstate=%s\n' "$VOLUME" "$NODE" "$UUID" "$1" >"$DIRECTORY/$PORT.volume.new" &&
 		sync "$DIRECTORY/$PORT.volume.new" && mv "$DIRECTORY/$PORT.volume.new" "$DIRECTORY/$PORT.volume" &&
 		sync "$DIRECTORY" || give_up 74 "$DIRECTORY/$PORT.volume: cannot be written"
 }
@@ -110,7 +124,7 @@ write_mark() { # STATE
 start_plain() {
 	# shellcheck disable=SC2086 # a list of words
 	setsid nohup "$PROGRAM" run -p "$PORT" -d "$DIRECTORY/$PORT" -a "$ADDRESS" $ARGUMENTS \
-		>"$DIRECTORY/$PORT.log" 2>&1 </dev/null &
+		>"$DIRECTORY/$PORT.log" 2>&1 </dev/null 9>&- &
 	echo $! >"$DIRECTORY/$PORT.pid"
 }
 
@@ -141,6 +155,8 @@ stop_plain() {
 stop() {
 	if has_systemd; then
 		systemctl disable --now "crucible-downstairs@$PORT.service" >/dev/null 2>&1
+		! systemctl is-active --quiet "crucible-downstairs@$PORT.service" ||
+			give_up 74 "crucible-downstairs@$PORT.service: cannot be stopped"
 		rm -f "$ENVIRONMENT/$PORT.env"
 	fi
 	stop_plain
@@ -157,15 +173,15 @@ take_away() {
 # What a create of this node was cut short at, or has to take back.
 is_unfinished() {
 	[ "$(mark_of "$PORT" volume)" = "$VOLUME" ] && [ "$(mark_of "$PORT" node)" = "$NODE" ] &&
-		[ "$(mark_of "$PORT" state)" = creating ]
+		[ "$(mark_of "$PORT" uuid)" = "$UUID" ] && [ "$(mark_of "$PORT" state)" = creating ]
 }
 
 CREATE() {
+	lock
 	[ ! -e "$DIRECTORY/$PORT" ] && [ ! -e "$DIRECTORY/$PORT.volume" ] ||
 		give_up 73 "$DIRECTORY/$PORT: exists already$([ -f "$DIRECTORY/$PORT.volume" ] && printf ', for %s' "$(mark_of "$PORT" volume)")"
 	holder=$(listeners | awk -v port="$PORT" '$1 == port || $1 == port + 4000 { print $1 " is taken: " $2 " " $3; exit }')
 	[ -z "$holder" ] || give_up 73 "port $holder"
-	mkdir -p "$DIRECTORY" || give_up 74 "$DIRECTORY: cannot be made"
 	limit=$(files_limit)
 	[ "$limit" = unlimited ] || [ "$limit" = infinity ] || [ "$limit" -ge $((4 * EXTENTS + 13)) ] ||
 		give_up 73 "a region of $EXTENTS extents needs $((4 * EXTENTS + 13)) open files, and LimitNOFILE is $limit"
@@ -183,11 +199,13 @@ CREATE() {
 }
 
 UNDO() {
+	lock
 	! is_unfinished || take_away
 }
 
 # Done already if there is none.
 REMOVE() {
+	lock
 	[ -e "$DIRECTORY/$PORT" ] || [ -e "$DIRECTORY/$PORT.volume" ] || exit 0
 	[ "$(mark_of "$PORT" volume)" = "$VOLUME" ] ||
 		give_up 75 "$DIRECTORY/$PORT: not made for $VOLUME: left where it is"
@@ -195,6 +213,7 @@ REMOVE() {
 }
 
 READY() {
+	lock
 	[ "$(mark_of "$PORT" volume)" = "$VOLUME" ] || give_up 66 "$DIRECTORY/$PORT: is gone"
 	write_mark ready
 }

@@ -25,9 +25,9 @@ static void take_text(char *text, size_t size, const char *word)
 static int take_region(struct survey *survey, const char *line)
 {
 	unsigned port;
-	char volume[SURVEY_TEXT_MAX], node[SURVEY_TEXT_MAX], state[SURVEY_TEXT_MAX], uuid[SURVEY_TEXT_MAX], listens[4];
+	char volume[SURVEY_TEXT_MAX], node[SURVEY_TEXT_MAX], state[SURVEY_TEXT_MAX], uuid[37], listens[4];
 	uint64_t size, allocated;
-	if (sscanf(line, "%u %63s %63s %63s %63s %" SCNu64 " %" SCNu64 " %3s", &port, volume, node, state, uuid, &size,
+	if (sscanf(line, "%u %63s %63s %63s %36s %" SCNu64 " %" SCNu64 " %3s", &port, volume, node, state, uuid, &size,
 			&allocated, listens) != 8 ||
 		port == 0 || port >= SURVEY_PORTS)
 		return 0;

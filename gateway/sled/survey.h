@@ -15,7 +15,7 @@ enum { SURVEY_TEXT_MAX = 64, SURVEY_PORTS = 65536 };
 struct survey_region {
 	uint16_t port;
 	char volume[VOLUME_NAME_MAX]; /* "" if no tb4 made it */
-	char node[SURVEY_TEXT_MAX], state[SURVEY_TEXT_MAX], uuid[SURVEY_TEXT_MAX];
+	char node[SURVEY_TEXT_MAX], state[SURVEY_TEXT_MAX], uuid[37];
 	uint64_t size, allocated; /* bytes */
 	bool listens;
 };

@@ -13,7 +13,7 @@ import time
 import pytest
 
 from support.downstairs import OWN, UPSTREAM, REPAIR_PORT_OFFSET
-from support.node import PROGRAMS, run, wait_until
+from support.node import PROGRAMS, ROOT, run, wait_until
 from support.ports import is_free, take_port
 from support.volume import MIB, both
 from test_crucible_volumes import end, load, slots
@@ -47,7 +47,8 @@ class Sleds:
         return {(name, int(path.parent.name)) for name in self.names for path in self.path(name).glob("*/region.json")}
 
     def files(self):
-        return sorted(str(path.relative_to(self.directory)) for name in self.names for path in self.path(name).glob("*"))
+        return sorted(str(path.relative_to(self.directory)) for name in self.names for path in self.path(name).glob("*")
+                      if path.name != ".lock")
 
     def pids(self):
         """Of the downstairs that run in these directories."""
@@ -140,7 +141,7 @@ def test_regions_have_the_shape_that_is_documented(node, sleds):
         assert (region["block_size"], region["extent_size"]["value"], region["extent_count"]) == (4096, 16384, 2)
         assert region["encrypted"] is False
         mark = (sleds.path(name) / f"{port}.volume").read_text()
-        assert mark == f"volume={NAME}\nnode=node-a\nstate=ready\n"
+        assert mark == f"volume={NAME}\nnode=node-a\nuuid={region['uuid']}\nstate=ready\n"
 
 
 def test_encrypted_volume_has_a_key_of_its_own(node, sleds, tmp_path):
@@ -666,4 +667,85 @@ def test_import_makes_the_volume_on_sleds_and_takes_it_back_when_it_fails(node, 
     result = node.tb4("volume", "import", 200, "-", "--size", "1M", "--backend", "crucible", check=False,
                       input="x" * (2 << 20))
     assert result.returncode == 73 and "larger than the volume" in result.stderr, result.stderr
+    assert_nothing_is_left(node, sleds)
+
+
+# what must not be taken back
+
+def marks(sleds):
+    return {path: path.read_text() for name in sleds.names for path in sleds.path(name).glob("*.volume")}
+
+
+def test_undo_takes_only_what_the_same_creation_made(node, sleds):
+    """A region of the same volume that somebody else is making just now stays."""
+    create(node)
+    for path, text in marks(sleds).items():
+        path.write_text(text.replace("ready", "creating"))
+    (node.volume_dir / f"{NAME}.conf").unlink()
+    before = marks(sleds)
+    first = sorted(before)[0]
+    script = (f"DIRECTORY='{first.parent}' PROGRAM='{sleds.program}' ARGUMENTS='' ADDRESS='127.0.0.1'\n"
+              f"PORT='{first.stem}' VOLUME='{NAME}' NODE='node-a' UUID='00000000-0000-0000-0000-000000000000'\n"
+              f"{(ROOT / 'gateway' / 'sled' / 'sled.sh').read_text()}\nUNDO\n")
+    subprocess.run(["sh", "-s"], input=script, text=True, check=True)
+    assert marks(sleds) == before and len(sleds.pids()) == 3
+
+
+def test_region_of_a_volume_that_was_served_is_no_leftover(node, sleds):
+    """Its mark was never changed from creating, and its volume file is lost; but it has a claim record."""
+    create(node)
+    assert node.start().stop() == 0
+    for path, text in marks(sleds).items():
+        path.write_text(text.replace("ready", "creating"))
+    assert any("still marked as being made" in line for line in findings(node, severity="advice"))
+    (node.volume_dir / f"{NAME}.conf").unlink()
+    result = create(node, check=False)
+    assert result.returncode == 73 and "of it already, made by node-a" in result.stderr, result.stderr
+    assert len(sleds.regions()) == 3 and len(sleds.pids()) == 3
+
+
+def test_what_is_left_of_a_removal_or_a_creation_is_found(node, sleds):
+    """Only the marks are there any more: delete and create go on from there."""
+    create(node)
+    for name, port in sleds.regions():
+        (sleds.path(name) / str(port) / "region.json").unlink()
+    node.tb4("volume", "delete", NAME, "--yes")
+    assert_nothing_is_left(node, sleds)
+    for name in sleds.names[:3]:
+        sleds.path(name).mkdir(exist_ok=True)
+        (sleds.path(name) / "3900.volume").write_text(
+            f"volume={NAME}\nnode=node-a\nuuid=7d345299-b1c0-4941-8c38-d8496b7b0fd6\nstate=creating\n")
+    create(node)
+    assert node.start().stop() == 0
+    node.tb4("volume", "delete", NAME, "--yes")
+    assert_nothing_is_left(node, sleds)
+
+
+def test_key_stays_as_long_as_a_region_does(node, sleds):
+    create(node, "--encrypt")
+    node.write_config(sleds.settings().replace("command = sh -c", "command = false", 1).replace("[sled s1]", "[sled s1]"))
+    away = sleds.address("s1")
+    if all(away not in target for target in places(node)):
+        node.write_config(sleds.settings().replace(f"[sled s2]\naddress = {sleds.address('s2')}\ncommand = sh -c",
+                                                   f"[sled s2]\naddress = {sleds.address('s2')}\ncommand = false"))
+    result = node.tb4("volume", "delete", NAME, "--yes", "--force", check=False)
+    assert result.returncode == 0 and "its key stays, too" in result.stderr, result.stderr
+    assert (node.claim_dir / f"{NAME}.key").exists() and len(sleds.regions()) == 1
+
+
+def test_interrupted_import_on_slow_sleds_is_taken_back(node, sleds, tmp_path):
+    """The undoing is not interrupted by the signal that made it necessary."""
+    command = tmp_path / "slow"
+    command.write_text('#!/bin/sh\nsleep 0.4\nexec sh -c "$1"\n')
+    command.chmod(0o755)
+    node.write_config(sleds.settings().replace("command = sh -c", f"command = {command}"))
+    process = subprocess.Popen([PROGRAMS / "tb4", "--config", node.config, "volume", "import", "200", "-", "--size", "64M",
+                                "--backend", "crucible"], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdin.write(b"x" * (1 << 20))
+    process.stdin.flush()
+    wait_until(lambda: (node.volume_dir / f"{NAME}.conf").exists(), "the volume is made")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"could not be taken back" not in err, err
     assert_nothing_is_left(node, sleds)
