@@ -160,6 +160,21 @@ static int print_created(const struct cli *cli, const struct volume *volume, con
 	return 0;
 }
 
+/* A Crucible volume that is there just as it is asked for: whoever repeats a create, as a playbook does, has it. */
+static bool is_there(const struct cli *cli, const char *name, uint64_t size, struct volume *volume)
+{
+	struct reason ignored;
+	const char *backend = cli->values[OPTION_BACKEND], *key_file = cli->values[OPTION_KEY_FILE];
+	if (!backend || strcmp(backend, volume_backends[VOLUME_BACKEND_CRUCIBLE]) != 0 || cli->target_count > 0)
+		return false;
+	bool is_same = volume_load(&cli->config, name, volume, &ignored) == 0 && volume->backend == VOLUME_BACKEND_CRUCIBLE &&
+		volume->size == size && !volume->key_file == !(key_file || has_option(cli, OPTION_ENCRYPT)) &&
+		(!key_file || strcmp(key_file, volume->key_file) == 0);
+	if (!is_same)
+		volume_free(volume);
+	return is_same;
+}
+
 static int create(const struct cli *cli, uint64_t size, const char *done, const char *would)
 {
 	char name[VOLUME_NAME_MAX];
@@ -169,6 +184,8 @@ static int create(const struct cli *cli, uint64_t size, const char *done, const 
 	if (status < 0)
 		return fail(status, &reason);
 	CLEANUP(volume_free) struct volume volume = { 0 };
+	if (is_there(cli, name, size, &volume))
+		return print_created(cli, &volume, "is there already:");
 	status = create_volume(cli, name, size, dry_run, &volume, &reason);
 	return status < 0 ? fail(status, &reason) : print_created(cli, &volume, dry_run ? would : done);
 }

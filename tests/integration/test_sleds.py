@@ -207,6 +207,16 @@ def test_dry_run_makes_nothing(node, sleds):
     assert_nothing_is_left(node, sleds)
 
 
+def test_create_that_is_repeated_changes_nothing(node, sleds):
+    create(node)
+    before, text = sleds.files(), (node.volume_dir / f"{NAME}.conf").read_text()
+    assert create(node).startswith(f"is there already: {NAME}: 128M, crucible backend, 127.")
+    for words, size in (([], "192M"), (["--encrypt"], SIZE), (["--key-file", "/k"], SIZE)):
+        result = create(node, *words, size=size, check=False)
+        assert result.returncode == 73 and "exists already" in result.stderr, result
+    assert (sleds.files(), (node.volume_dir / f"{NAME}.conf").read_text()) == (before, text)
+
+
 def test_size_must_fit_the_blocks(node, sleds):
     result = create(node, size=4096 * 3 + 512, check=False)
     assert result.returncode == 64 and "multiple of 4096" in result.stderr
