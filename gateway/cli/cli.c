@@ -15,6 +15,12 @@ int fail(int error, const struct reason *reason)
 	return exit_status_for(error);
 }
 
+int fail_change(int refused, int error, const struct reason *reason)
+{
+	int own = fail(error, reason);
+	return refused ? refused : own;
+}
+
 int fail_text(int status, const char *format, ...)
 {
 	char text[512];
@@ -75,6 +81,16 @@ int find_volume(
 	return status < 0 ? status : volume_load(&cli->config, name, volume, reason);
 }
 
+int find_crucible_volume(const struct cli *cli, const char *argument, const char *lacking, struct volume *volume,
+	struct reason *reason)
+{
+	int status = find_volume(cli, argument, volume, reason);
+	if (status == 0 && volume->backend != VOLUME_BACKEND_CRUCIBLE)
+		status = reason_set(reason, -EINVAL, "%s: has no %s: its backend is %s", volume->name, lacking,
+			volume_backends[volume->backend]);
+	return status;
+}
+
 int load_volumes(const struct cli *cli, uint64_t vmid, struct volumes *volumes)
 {
 	char text[512];
@@ -110,13 +126,23 @@ int ask_gateway(const struct cli *cli, uint64_t vmid, struct json_object *reques
 	return control_call(path, owned, answer, reason);
 }
 
-int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, uint64_t *exit_status,
+int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, int *exit_status,
 	struct json_object **answer, struct reason *reason)
 {
+	uint64_t given;
 	int status = ask_gateway(cli, vmid, request, answer, reason);
-	if (status == -EPROTO && (!json_number(*answer, "exit_status", exit_status) || *exit_status > 255))
-		*exit_status = EXIT_INTERNAL;
+	if (status == -EPROTO)
+		*exit_status = json_number(*answer, "exit_status", &given) && given <= 255 ? (int)given : EXIT_INTERNAL;
 	return status;
+}
+
+int change_while_served(const struct cli *cli, const struct volume *volume, struct json_object *request,
+	int *exit_status, struct json_object **answer, struct reason *reason)
+{
+	int status = change_by_gateway(cli, volume->parsed.vmid, request, exit_status, answer, reason);
+	return status == -ECONNREFUSED
+		? reason_set(reason, status, "%s: its gateway does not run: start the VM's gateway first", volume->name)
+		: status;
 }
 
 /* Text */

@@ -84,12 +84,18 @@ static inline bool has_option(const struct cli *cli, enum option_id option)
 int fail(int error, const struct reason *reason);
 int fail_text(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* The same for a change that a gateway was asked for: `refused` is the exit status it gave, or 0. */
+int fail_change(int refused, int error, const struct reason *reason);
+
 /* Prints a JSON object on standard output and frees it; NULL: out of memory. Returns a status. */
 int print_json(struct json_object *object);
 
 /* The volume that an argument names: a name, or a VMID together with --disk. Reads its file.
  * Returns 0 or an errno with its reason; free the volume in any case. */
 int find_volume(const struct cli *cli, const char *argument, struct volume *volume,
+	struct reason *reason);
+/* The same for what only Crucible volumes have; `lacking` says what, as in "has no slots". */
+int find_crucible_volume(const struct cli *cli, const char *argument, const char *lacking, struct volume *volume,
 	struct reason *reason);
 /* The same without reading: what the volume is or would be called. */
 int name_volume(const struct cli *cli, const char *argument, char name[VOLUME_NAME_MAX],
@@ -104,8 +110,11 @@ int ask_gateway(const struct cli *cli, uint64_t vmid, struct json_object *reques
 struct json_object *new_request(const char *command);
 /* The same for a change. If the gateway refuses, *exit_status is what it says, since it knows better what is wrong;
  * otherwise it is left alone. */
-int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, uint64_t *exit_status,
+int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *request, int *exit_status,
 	struct json_object **answer, struct reason *reason);
+/* The same where only a gateway can do it: -ECONNREFUSED comes with advice to start one. */
+int change_while_served(const struct cli *cli, const struct volume *volume, struct json_object *request,
+	int *exit_status, struct json_object **answer, struct reason *reason);
 
 /* Bytes for people, about three digits: "51.2 GiB". */
 const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX]);

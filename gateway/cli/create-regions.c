@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "cli/sleds.h"
 #include "durable-file.h"
 #include "integrity.h"
 #include "log.h"
@@ -209,16 +210,11 @@ static int find_leftovers(const struct cli *cli, const struct volume *volume, co
 
 static int place(const struct cli *cli, struct volume *volume, struct creation *creation, struct reason *reason)
 {
-	const size_t count = cli->config.sled_count;
 	const bool may_share = has_option(cli, OPTION_ALLOW_SINGLE_SLED);
-	CLEANUP_FREE const struct sled **sleds = calloc(count, sizeof *sleds);
 	struct survey *surveys;
 	struct reason why;
-	if (!sleds)
-		return reason_set(reason, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < count; i++)
-		sleds[i] = &cli->config.sleds[i];
-	int status = sleds_survey(sleds, count, &surveys, reason);
+	size_t count;
+	int status = survey_sleds(cli, NULL, &surveys, &count, reason);
 	if (status < 0)
 		return status;
 	creation->shape = region_shape_for(volume->size, volume->key_file);

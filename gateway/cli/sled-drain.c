@@ -78,11 +78,11 @@ static void drain_slot(struct drain *drain, struct volume *volume, unsigned slot
 		drain->moved_count++;
 		return;
 	}
-	int own = fail(status, &reason);
+	int failed = fail_change(exit_status, status, &reason);
 	note(drain->failed, volume, slot, "reason", reason.text);
 	drain->failed_count++;
 	if (drain->first == 0)
-		drain->first = exit_status ? exit_status : own;
+		drain->first = failed;
 	drain->is_over = status == -EINTR;
 }
 

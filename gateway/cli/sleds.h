@@ -1,4 +1,4 @@
-/* sleds.h: what `sled list`, `sled check` and `sled drain` have in common. */
+/* sleds.h: what the commands that look at sleds have in common. */
 #ifndef TB4_SLEDS_H
 #define TB4_SLEDS_H
 

@@ -17,18 +17,12 @@ int ask_about_slot(const struct cli *cli, const char *command, const struct volu
 	const char *target, struct json_object **answer, int *exit_status, struct reason *reason)
 {
 	struct json_object *request = new_request(command);
-	uint64_t refused = 0;
 	if (!request || !json_add_text(request, "volume", volume->name) || !json_add_number(request, "slot", slot) ||
 		(target && !json_add_text(request, "target", target))) {
 		json_object_put(request);
 		return reason_set(reason, -ENOMEM, "out of memory");
 	}
-	int status = change_by_gateway(cli, volume->parsed.vmid, request, &refused, answer, reason);
-	if (refused)
-		*exit_status = (int)refused;
-	return status == -ECONNREFUSED
-		? reason_set(reason, status, "%s: its gateway does not run: start the VM's gateway first", volume->name)
-		: status;
+	return change_while_served(cli, volume, request, exit_status, answer, reason);
 }
 
 int slot_shape(const struct volume *volume, unsigned slot, struct region_shape *shape, struct reason *reason)

@@ -6,7 +6,7 @@
 
 /* The gateway grows the backend, the volume file and the export. */
 static int resize_live(const struct cli *cli, const struct volume *volume, uint64_t size,
-	uint64_t *exit_status, struct reason *reason)
+	int *exit_status, struct reason *reason)
 {
 	CLEANUP_JSON struct json_object *answer = NULL;
 	struct json_object *request = new_request("resize");
@@ -62,7 +62,8 @@ static int resize_offline(const struct cli *cli, const struct volume *volume, ui
 int command_volume_resize(struct cli *cli)
 {
 	CLEANUP(volume_free) struct volume volume = { 0 };
-	uint64_t size, refused = 0;
+	uint64_t size;
+	int refused = 0;
 	char text[SIZE_TEXT_MAX];
 	struct reason reason;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
@@ -82,10 +83,8 @@ int command_volume_resize(struct cli *cli)
 		if (status == -ECONNREFUSED)
 			status = resize_offline(cli, &volume, size, &reason);
 	}
-	if (status < 0) {
-		int own = fail(status, &reason);
-		return refused ? (int)refused : own; /* the gateway knows better what is wrong */
-	}
+	if (status < 0)
+		return fail_change(refused, status, &reason);
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
 		json_add_text(object, "name", volume.name);

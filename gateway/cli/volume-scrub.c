@@ -34,17 +34,12 @@ static int ask(const struct cli *cli, const struct volume *volume, uint64_t rate
 {
 	CLEANUP_JSON struct json_object *answer = NULL;
 	struct json_object *request = new_request("scrub");
-	uint64_t refused = 0;
 	if (!request || !json_add_text(request, "volume", volume->name) || !json_add_number(request, "rate", rate) ||
 		!json_add_switch(request, "stop", has_option(cli, OPTION_STOP))) {
 		json_object_put(request);
 		return reason_set(reason, -ENOMEM, "out of memory");
 	}
-	int status = change_by_gateway(cli, volume->parsed.vmid, request, &refused, &answer, reason);
-	*exit_status = (int)refused;
-	return status == -ECONNREFUSED
-		? reason_set(reason, status, "%s: its gateway does not run: start the VM's gateway first", volume->name)
-		: status;
+	return change_while_served(cli, volume, request, exit_status, &answer, reason);
 }
 
 /* Until the pass has come to its end; interrupted, it goes on. */
@@ -101,10 +96,7 @@ static int scrub(const struct cli *cli, struct volume *volume, struct counts *be
 	bool waits = !has_option(cli, OPTION_STOP) && !has_option(cli, OPTION_BACKGROUND);
 	if (text && (size_parse(text, &rate) < 0 || rate == 0))
 		return reason_set(reason, -EINVAL, "--rate %s: not a number of bytes a second such as 50M", text);
-	int status = find_volume(cli, cli->arguments[0], volume, reason);
-	if (status == 0 && volume->backend != VOLUME_BACKEND_CRUCIBLE)
-		status = reason_set(reason, -EINVAL, "%s: has no copies to compare: its backend is %s", volume->name,
-			volume_backends[volume->backend]);
+	int status = find_crucible_volume(cli, cli->arguments[0], "copies to compare", volume, reason);
 	if (status == 0)
 		status = look(cli, volume, before, reason);
 	if (status == 0)
@@ -119,10 +111,8 @@ int command_volume_scrub(struct cli *cli)
 	struct reason reason;
 	int exit_status = 0;
 	int status = scrub(cli, &volume, &before, &now, &exit_status, &reason);
-	if (status < 0) {
-		int own = fail(status, &reason);
-		return exit_status ? exit_status : own;
-	}
+	if (status < 0)
+		return fail_change(exit_status, status, &reason);
 	if (!has_option(cli, OPTION_STOP) && !has_option(cli, OPTION_BACKGROUND))
 		return print_counts(cli, &volume, &before, &now);
 	if (has_option(cli, OPTION_JSON)) {

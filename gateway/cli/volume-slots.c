@@ -16,11 +16,7 @@ static int find_slot(const struct cli *cli, struct volume *volume, unsigned *slo
 	if (!isdigit((unsigned char)text[0]) || text[1] != '\0' || *slot >= VOLUME_TARGETS)
 		return reason_set(reason, -EINVAL, "%s: not a slot: they are 0 to %d, as tb4 status shows them", text,
 			VOLUME_TARGETS - 1);
-	int status = find_volume(cli, cli->arguments[0], volume, reason);
-	if (status == 0 && volume->backend != VOLUME_BACKEND_CRUCIBLE)
-		status = reason_set(reason, -EINVAL, "%s: has no slots: its backend is %s", volume->name,
-			volume_backends[volume->backend]);
-	return status;
+	return find_crucible_volume(cli, cli->arguments[0], "slots", volume, reason);
 }
 
 static int print_slot(const struct cli *cli, const struct volume *volume, unsigned slot, const char *target,
@@ -49,10 +45,8 @@ static int change_slot(const struct cli *cli, const char *command, const char *t
 	int status = find_slot(cli, &volume, &slot, &reason);
 	if (status == 0)
 		status = ask_about_slot(cli, command, &volume, slot, target, &answer, &exit_status, &reason);
-	if (status < 0) {
-		int own = fail(status, &reason);
-		return exit_status ? exit_status : own;
-	}
+	if (status < 0)
+		return fail_change(exit_status, status, &reason);
 	return print_slot(cli, &volume, slot, json_text_or(answer, "target", "?"), done);
 }
 
@@ -104,10 +98,8 @@ static int replace_by_sled(const struct cli *cli)
 	int status = find_slot(cli, &volume, &slot, &reason);
 	if (status == 0)
 		status = move_to_sled(cli, &volume, slot, &exit_status, &reason);
-	if (status < 0) {
-		int own = fail(status, &reason);
-		return exit_status ? exit_status : own;
-	}
+	if (status < 0)
+		return fail_change(exit_status, status, &reason);
 	return print_slot(cli, &volume, slot, volume.targets[slot], "is new and in sync");
 }
 
