@@ -63,7 +63,7 @@ void notify_stalled(struct served_volume *served, bool is_stalled)
 		return;
 	served->is_stalled = is_stalled;
 	if (is_stalled)
-		log_warning("%s: requests wait: fewer than two of its copies are there", served->volume->name);
+		log_warning("%s: requests wait: too few of its copies are there", served->volume->name);
 	else
 		log_info("%s: goes on", served->volume->name);
 	if (served->gateway->state == GATEWAY_SERVING)

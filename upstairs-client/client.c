@@ -432,6 +432,7 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 		.scrub_interval = options->scrub_interval,
 		.scrub_rate = options->scrub_rate,
 		.ack_on_submit = options->ack_on_submit,
+		.min_copies = options->min_copies,
 		.recovery_budget = options->recovery_budget,
 	};
 	struct history history;

@@ -28,6 +28,7 @@ struct client_options {
 	uint64_t leave_after, wait_for_named, flush_interval, hedge_after, recovery_budget, scrub_interval;
 	uint64_t scrub_rate; /* bytes a second, see core.h */
 	bool ack_on_submit;  /* see core.h */
+	unsigned min_copies; /* see core.h */
 	/* The caller's, until closed() has been called. What an earlier process left in it under the same key is taken
 	 * over; what is not that is reported and given up. */
 	struct history_file *history;

@@ -66,6 +66,7 @@ void crucible_status_add(const struct upstairs_status *status, const struct volu
 	json_add_text(object, "copies", state_names[status->state]);
 	json_add_number(object, "counted", status->counted);
 	json_add_text(object, "write_ack", volume_write_acks[volume->write_ack]);
+	json_add_number(object, "min_copies", volume->min_copies);
 	json_add_number(object, "record_waits_ms", status->storing_for);
 	json_add_number(object, "block_size", volume->block_size);
 	json_add_number(object, "unhealed_blocks", status->unhealed);

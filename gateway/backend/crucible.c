@@ -591,6 +591,7 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.scrub_interval = crucible->config->scrub_every * DAY_MS,
 		.scrub_rate = crucible->config->scrub_rate,
 		.ack_on_submit = crucible->volume->write_ack == VOLUME_WRITE_ACK_SUBMIT,
+		.min_copies = (unsigned)crucible->volume->min_copies,
 		.history = crucible->history,
 		.identity = crucible->identity,
 	};
@@ -603,6 +604,9 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 	};
 	if (options.ack_on_submit)
 		log_warning("%s: write_ack = submit: loss of this host loses writes that were not flushed", crucible->volume->name);
+	if (options.min_copies == 1)
+		log_warning("%s: min_copies = 1: while a single copy is there, loss of it loses what was written meanwhile",
+			crucible->volume->name);
 	memcpy(options.targets, crucible->targets, sizeof options.targets);
 	parse_region(activation->claim_id, &options.history_key);
 	crucible->client = client_open(crucible->loop, &options, &user);

@@ -77,7 +77,7 @@ static void on_stalled(void *context, bool is_stalled)
 {
 	struct offline *offline = context;
 	if (is_stalled)
-		log_warning("%s: waits: fewer than two of its copies are there", offline->volume->name);
+		log_warning("%s: waits: too few of its copies are there", offline->volume->name);
 }
 
 static void on_fenced(void *context, const struct reason *reason)

@@ -49,6 +49,8 @@ const struct setting volume_table[] = {
 		"the 32 bytes that encrypt the blocks; default: they are not encrypted" },
 	{ "crucible", "write_ack", SETTING_CHOICE, AT(write_ack), "copies", 0, 0, volume_write_acks, false,
 		"when a write is answered: when all copies have it, or as soon as it is sent" },
+	{ "crucible", "min_copies", SETTING_NUMBER, AT(min_copies), "2", 1, 2, NULL, false,
+		"how many copies it takes to serve; with 1, losing a sled then loses what no other sled has" },
 };
 /* clang-format on */
 const size_t volume_table_size = sizeof volume_table / sizeof volume_table[0];

@@ -63,6 +63,7 @@ struct volume {
 	uint64_t block_size;
 	char *key_file; /* NULL: not encrypted */
 	unsigned write_ack; /* enum volume_write_ack */
+	uint64_t min_copies;
 };
 
 extern const struct setting volume_table[];

@@ -104,7 +104,7 @@ def test_status_says_that_requests_wait_for_copies_and_that_they_go_on(node, mak
         sled.kill()
     assert supervisor.wait_for("requests wait") == \
         "STATUS=Serving 1 of 1 volumes; requests wait for copies of vm-200-disk-0"
-    assert "vm-200-disk-0: requests wait: fewer than two of its copies are there" in gateway.log
+    assert "vm-200-disk-0: requests wait: too few of its copies are there" in gateway.log
     supervisor.lines.clear()
     for sled in volume.sleds[:2]:
         sled.start()

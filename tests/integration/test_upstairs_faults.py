@@ -284,7 +284,7 @@ def test_paused_process(make_volume, kind):
     os.kill(volume.sleds[0].process.pid, signal.SIGCONT)
     volume.wait_for_in_sync(1, 1, 1)
     assert client.stop()[0] == 0 and "paused" not in client.log
-    assert "slot 0: does not answer, and two others have" in client.log
+    assert "slot 0: does not answer, and the others have" in client.log
     volume.assert_equal()
 
 

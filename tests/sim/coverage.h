@@ -31,6 +31,7 @@
 	X(READS, "reads answered") \
 	X(WRITES, "writes acknowledged") \
 	X(MERGED, "writes submitted behind a neighbour") \
+	X(LONE_COPIES, "writes acknowledged with one copy") \
 	X(FLUSHES, "flushes acknowledged") \
 	X(ZEROES, "zeroes of what is empty acknowledged") \
 	X(ZEROES_REFUSED, "zeroes refused as not fast") \

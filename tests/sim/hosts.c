@@ -150,7 +150,9 @@ static void check_copies(struct world *world, const struct guest_request *reques
 		unsigned copies = 0;
 		for (unsigned k = 0; k < SLEDS; k++)
 			copies += sled_block(&world->sleds[k], request->core.start + i) >= request->ids[i];
-		if (copies < 2)
+		if (copies == 1)
+			cover(COVER_LONE_COPIES);
+		if (copies < world->min_copies)
 			violation(world, "write %llu of block %llu is acknowledged with %u copies",
 				(unsigned long long)request->ids[i], (unsigned long long)(request->core.start + i), copies);
 	}
@@ -442,6 +444,7 @@ static void start(struct host *host, struct world *world, bool resumes)
 		.hedge_after = 20,
 		.recovery_budget = world->seed % 4 == 0, /* or none */
 		.ack_on_submit = world->acks_on_submit,
+		.min_copies = world->min_copies,
 	};
 	struct crucible_uuid key = key_of(host->claim);
 	const char *wrong = "";

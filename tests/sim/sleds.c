@@ -293,9 +293,23 @@ bool sled_is_damaged(const struct sled *sled)
 		sled_is_hollow(sled);
 }
 
+/* May a gateway go on with this copy alone, or be about to? */
+static bool may_be_alone(const struct sled *sled)
+{
+	const struct world *world = sled->world;
+	for (unsigned i = 0; i < HOSTS && world->min_copies == 1; i++) {
+		const struct upstairs *upstairs = world->gateways[i].upstairs;
+		if (upstairs && (upstairs_state(upstairs) != UPSTAIRS_SERVING || core_counted(upstairs) < SLEDS))
+			return true;
+	}
+	return false;
+}
+
 bool sled_may_be_damaged(const struct sled *sled)
 {
 	const struct world *world = sled->world;
+	if (may_be_alone(sled))
+		return false;
 	for (unsigned i = 0; i < OPERATIONS; i++) {
 		if (world->operations[i].is_used)
 			return false; /* who is in sync may be changing */

@@ -49,6 +49,7 @@ void world_open(struct world *world, uint64_t seed, bool is_verbose)
 	world->random = seed * UINT64_C(0xd1342543de82ef95) + 1;
 	world->is_verbose = is_verbose;
 	world->now = 1000;
+	world->min_copies = 2;
 	world->region = (struct crucible_region){
 		.block_size = BLOCK,
 		.block_shift = 9,

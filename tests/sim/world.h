@@ -153,6 +153,7 @@ struct world {
 	uint64_t served_generation; /* the highest that served */
 	uint64_t damaged_at;        /* event of the last loss of power or wipe */
 	bool acks_on_submit; /* see upstairs_options */
+	unsigned min_copies; /* the same */
 	bool was_torn; /* a start had no source that no loss of power had torn, or a block has rotten: there may be blocks
 					* that no copy has */
 	bool is_void;               /* a start trusted a copy whose flush was hollow, and that nobody was told of */

@@ -640,6 +640,7 @@ int main(int argc, char **argv)
 		{ "leave-after", required_argument, NULL, 'l' },
 		{ "wait-for-named", required_argument, NULL, 'w' },
 		{ "flush-interval", required_argument, NULL, 'f' },
+		{ "min-copies", required_argument, NULL, 'm' },
 		{ 0 },
 	};
 	static struct io io;
@@ -650,6 +651,7 @@ int main(int argc, char **argv)
 		.flush_interval = 2000,
 		.hedge_after = 20,
 		.recovery_budget = 30000,
+		.min_copies = 2,
 	};
 	const char *authority = NULL, *certificate = NULL, *certificate_key = NULL;
 	uint64_t generation = 0;
@@ -677,6 +679,8 @@ int main(int argc, char **argv)
 			options.wait_for_named = strtoull(optarg, NULL, 0);
 		else if (option == 'f')
 			options.flush_interval = strtoull(optarg, NULL, 0);
+		else if (option == 'm')
+			options.min_copies = (unsigned)strtoul(optarg, NULL, 0);
 		else
 			return 64;
 	}

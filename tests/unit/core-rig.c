@@ -410,6 +410,7 @@ void core_rig_open(struct core_rig *rig, uint64_t extent_size, uint32_t extent_c
 			.wait_for_named = 3000,
 			.flush_interval = 2000,
 			.hedge_after = 20,
+			.min_copies = 2,
 		},
 	};
 	rig->integrity = integrity_open(key, CORE_BLOCK);

@@ -118,7 +118,7 @@ static void a_downstairs_that_spins_on_an_error(void **state)
 	assert_int_equal(status_of(1)->behind, 1);
 	core_rig_pass(&rig, 3000);
 	assert_true(write->is_done);
-	expect_trouble(1, UPSTAIRS_TROUBLE_SLOW, "does not answer, and two others have");
+	expect_trouble(1, UPSTAIRS_TROUBLE_SLOW, "does not answer, and the others have");
 	core_rig_pass(&rig, 6000);
 	expect_trouble(1, UPSTAIRS_TROUBLE_MUTE, NULL);
 	core_rig_pass(&rig, 50000);

@@ -187,13 +187,13 @@ static bool is_trusted(const struct upstairs *upstairs, unsigned index)
 	return upstairs->record.in_sync[index] && !upstairs->slots[index].lies;
 }
 
-/* How many sources a start needs (design 6.8). */
+/* How many sources a start needs (design 6.8); each of them holds all that was acknowledged. */
 static unsigned needed(const struct upstairs *upstairs)
 {
 	unsigned trusted = 0; /* none without a record: all three are there then */
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		trusted += is_trusted(upstairs, i);
-	return trusted == UPSTAIRS_SLOTS ? 2 : 1;
+	return trusted == UPSTAIRS_SLOTS ? upstairs->options.min_copies : 1;
 }
 
 static bool has_waited(const struct upstairs *upstairs)
@@ -214,11 +214,11 @@ static unsigned partner(const struct upstairs *upstairs, const bool is_source[UP
 	return found;
 }
 
-/* Sources only; beside a single one another slot. */
+/* Sources only; beside a single one another slot, unless one copy is enough. */
 static void form(struct upstairs *upstairs, const bool is_source[UPSTAIRS_SLOTS])
 {
 	memcpy(upstairs->in_activation, is_source, sizeof upstairs->in_activation);
-	if (count(is_source) == 1)
+	if (count(is_source) < upstairs->options.min_copies)
 		upstairs->in_activation[partner(upstairs, is_source)] = true;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (upstairs->in_activation[i])
@@ -250,7 +250,7 @@ static void resume(struct upstairs *upstairs)
 	unsigned ready = count(is_ready);
 	if (ready < needed(upstairs) || (ready < trusted && !has_waited(upstairs)))
 		return;
-	if (ready >= 2) {
+	if (ready >= upstairs->options.min_copies) {
 		memcpy(upstairs->in_activation, is_ready, sizeof is_ready);
 		fence_begin(upstairs);
 	} else if (partner(upstairs, is_ready) != UPSTAIRS_SLOTS) {
@@ -286,7 +286,7 @@ static bool choose(struct upstairs *upstairs, bool is_source[UPSTAIRS_SLOTS])
 		return false;
 	}
 	if (count(is_source) < needed(upstairs) ||
-		(count(is_source) < 2 && partner(upstairs, is_source) == UPSTAIRS_SLOTS))
+		(count(is_source) < upstairs->options.min_copies && partner(upstairs, is_source) == UPSTAIRS_SLOTS))
 		return false;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (is_old[i])

@@ -23,7 +23,7 @@
  * Invariants
  *  1. Every named slot holds everything that was acknowledged.
  *  2. A write or flush is acknowledged when every named slot is counted and has done it, and these are at
- *     least two (jobs.c: job_try_answer()).
+ *     least min_copies (jobs.c: job_try_answer()).
  *  3. A slot is named before the store of the record that names it begins, and until the store of the one
  *     that does not has succeeded (core.c).
  *  4. No flush number is sent twice under a generation; each is kept in the history before it is sent.
@@ -217,6 +217,7 @@ void core_refuse(struct upstairs *upstairs, const char *format, ...) __attribute
 /* Something that decides about slots, record or state has changed: goes on wherever that is possible. */
 void core_advance(struct upstairs *upstairs);
 unsigned core_counted(const struct upstairs *upstairs);
+bool core_counts_enough(const struct upstairs *upstairs);
 /* us: as fine as there is. */
 uint64_t core_clock(const struct upstairs *upstairs);
 /* Sends the record; its slots count as named from now on. */

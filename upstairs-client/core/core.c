@@ -67,6 +67,11 @@ unsigned core_counted(const struct upstairs *upstairs)
 	return count;
 }
 
+bool core_counts_enough(const struct upstairs *upstairs)
+{
+	return core_counted(upstairs) >= upstairs->options.min_copies;
+}
+
 static bool is_over(const struct upstairs *upstairs)
 {
 	return upstairs->state == UPSTAIRS_IDLE || upstairs->state >= UPSTAIRS_RELEASED;
@@ -179,12 +184,12 @@ void upstairs_record_stored(struct upstairs *upstairs, enum upstairs_stored outc
 
 /* While it serves */
 
-/* A named slot whose connection is gone, or that has to be copied, leaves, as long as two counted ones remain. */
+/* A named slot whose connection is gone, or that has to be copied, leaves, as long as enough counted ones remain. */
 static bool wants_to_leave(const struct upstairs *upstairs, unsigned index)
 {
 	const struct slot *slot = &upstairs->slots[index];
 	return slot->is_named && slot->phase != SLOT_COUNTED && slot->phase != SLOT_REPLAY &&
-		slot->phase != SLOT_JOINING && core_counted(upstairs) >= 2;
+		slot->phase != SLOT_JOINING && core_counts_enough(upstairs);
 }
 
 /* It has executed everything that was sent, and nothing is acknowledged meanwhile. */
@@ -259,7 +264,7 @@ static void serve(struct upstairs *upstairs)
 	repair_advance(upstairs);
 	repair_begin_if_wanted(upstairs);
 	if (upstairs->state != UPSTAIRS_DEACTIVATING)
-		core_set_state(upstairs, core_counted(upstairs) >= 2 ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
+		core_set_state(upstairs, core_counts_enough(upstairs) ? UPSTAIRS_SERVING : UPSTAIRS_PAUSED);
 	reads_retry(upstairs);
 	heal_advance(upstairs);
 	scrub_advance(upstairs);

@@ -338,7 +338,7 @@ static bool all_named_have_done(const struct upstairs *upstairs, const struct jo
 			return false;
 		copies++;
 	}
-	return copies >= 2;
+	return copies >= upstairs->options.min_copies;
 }
 
 bool jobs_are_answered(const struct upstairs *upstairs)
@@ -632,7 +632,7 @@ static bool may_answer_at_once(const struct upstairs *upstairs)
 		if (slot->doomed || slot->phase == SLOT_JOINING || (slot->is_named && slot->phase != SLOT_COUNTED))
 			return false;
 	}
-	return core_counted(upstairs) >= 2;
+	return core_counts_enough(upstairs);
 }
 
 void jobs_submit(struct upstairs *upstairs, struct upstairs_request *requests)
@@ -759,7 +759,7 @@ static const struct job *oldest_shared(const struct upstairs *upstairs, unsigned
 	return NULL;
 }
 
-/* The oldest job of a slot is late, and two counted others have done it (design 6.2). */
+/* The oldest job of a slot is late, and enough counted others have done it (design 6.2). */
 static bool is_late(const struct upstairs *upstairs, unsigned index)
 {
 	const struct job *job = oldest_shared(upstairs, index);
@@ -768,7 +768,7 @@ static bool is_late(const struct upstairs *upstairs, unsigned index)
 	unsigned others = 0;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		others += i != index && upstairs->slots[i].phase == SLOT_COUNTED && job->states[i] == JOB_DONE;
-	return others >= 2 && upstairs->now - job->since >= upstairs->options.leave_after;
+	return others >= upstairs->options.min_copies && upstairs->now - job->since >= upstairs->options.leave_after;
 }
 
 /* One that comes back may take its time, until it keeps the history so full that requests wait for it. An extent that is
@@ -778,7 +778,7 @@ static bool holds_up_requests(const struct upstairs *upstairs, unsigned index)
 	const struct slot *slot = &upstairs->slots[index];
 	const struct job *job = slot_oldest(upstairs, index);
 	return slot_receives(slot) && slot->phase != SLOT_COUNTED && jobs_are_answered(upstairs) && jobs_wait(upstairs) &&
-		core_counted(upstairs) >= 2 && job && job->kind != JOB_REPAIR &&
+		core_counts_enough(upstairs) && job && job->kind != JOB_REPAIR &&
 		upstairs->now - job->since >= upstairs->options.leave_after;
 }
 
@@ -792,7 +792,7 @@ void jobs_tick(struct upstairs *upstairs)
 {
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (holds_up(&upstairs->slots[i]) && is_late(upstairs, i))
-			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW, "does not answer, and two others have");
+			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW, "does not answer, and the others have");
 		else if (holds_up_requests(upstairs, i))
 			slot_drop_for(upstairs, i, UPSTAIRS_TROUBLE_SLOW,
 				"is too slow to come back while there is so much to write");

@@ -89,7 +89,7 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 			planned->source = i;
 		}
 	}
-	bool needed = was_flushed && !is_clean;
+	bool needed = best->dirty || (was_flushed && !is_clean);
 	planned->is_suspect = best->dirty ||
 		(best->generation > 0 && !is_clean && best->generation >= upstairs->record.stamped);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
@@ -97,7 +97,7 @@ static bool plan_extent(const struct upstairs *upstairs, const bool is_source[UP
 			continue;
 		const struct version *version = &upstairs->slots[i].versions[extent];
 		planned->goes_to[i] = true;
-		needed = needed || version->dirty || best->dirty || !same_stamp(version, best) || !is_source[i];
+		needed = needed || version->dirty || !same_stamp(version, best) || !is_source[i];
 	}
 	return needed;
 }
@@ -347,11 +347,16 @@ bool mend_has_one_source(const struct upstairs *upstairs)
 	return mend && (unsigned)mend->is_source[0] + mend->is_source[1] + mend->is_source[2] == 1;
 }
 
+static bool goes_anywhere(const struct planned *planned)
+{
+	return planned->goes_to[0] || planned->goes_to[1] || planned->goes_to[2];
+}
+
 /* The step is over: the next one of this extent. False if that was all. */
 static bool next_step(struct mend *mend)
 {
 	mend->repair_id++;
-	if (mend->step != MEND_REOPEN) {
+	if (mend->step != MEND_REOPEN && goes_anywhere(&mend->plan[mend->at])) {
 		mend->step++;
 		return true;
 	}

@@ -1,6 +1,6 @@
 /* replace.c: another region takes a slot's place.
  *
- *  1. Only while both other slots are counted: the slot leaves as one whose connection is gone does.
+ *  1. Only while enough other slots are counted, both of them if this one is: the slot leaves as one whose connection is gone does.
  *  2. The record forgets its region together with that, and nothing is connected before this is stored: so a region
  *     takes the place only once, and a start in between finds no copy there.
  *  3. What then comes must be empty, or what a mistyped address leads to would be overwritten. It is recorded at once,
@@ -21,7 +21,7 @@ static bool is_known(const struct crucible_uuid *region)
 bool upstairs_may_replace(const struct upstairs *upstairs, unsigned index)
 {
 	bool is_counted = upstairs->slots[index].phase == SLOT_COUNTED;
-	return upstairs->state == UPSTAIRS_SERVING && core_counted(upstairs) - is_counted >= 2;
+	return upstairs->state == UPSTAIRS_SERVING && (!is_counted || core_counted(upstairs) == UPSTAIRS_SLOTS);
 }
 
 int upstairs_replace(struct upstairs *upstairs, unsigned index)

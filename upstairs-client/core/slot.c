@@ -299,11 +299,24 @@ static const char *wrong_region(const struct upstairs *upstairs, unsigned index,
 	return NULL;
 }
 
+/* Where one copy is enough, that of a slot in sync is believed: the region is the one that the record knows, and that had the
+ * geometry of the others. */
+static bool is_believed_alone(const struct upstairs *upstairs, unsigned index)
+{
+	return upstairs->options.min_copies == 1 && upstairs->record.in_sync[index] &&
+		!is_zero_uuid(&upstairs->record.regions[index]);
+}
+
 /* Until two slots show the same geometry none is believed: a slot that is wrong may be the first that answers. */
 static void settle_geometry(struct upstairs *upstairs, unsigned index)
 {
 	struct slot *slot = &upstairs->slots[index];
 	unsigned others = 0;
+	if (is_believed_alone(upstairs, index)) {
+		upstairs->region = slot->shows;
+		upstairs->has_geometry = true;
+		return;
+	}
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		const struct slot *other = &upstairs->slots[i];
 		if (i == index || !has_shown(other))
