@@ -1,9 +1,9 @@
 /* gateway-slots.c: what the control socket can ask about the copies of a Crucible volume: `tb4 volume replace`, `tb4
  * volume retry` and `tb4 volume scrub`.
  *
- * A replacement is written to the volume file before the backend hears of it. If the process dies between the two, the
- * next start meets an empty region where the record knows another one: that slot is refused, the others serve, and the
- * same command again completes it.
+ * A replacement is written to the volume file before the backend hears of it, and put back if that refuses. If the process
+ * dies between the two, the next start meets an empty region where the record knows another one: that slot is refused, the
+ * others serve, and the same command again completes it.
  */
 #include <errno.h>
 #include <netdb.h>
@@ -43,10 +43,8 @@ static void answer_slot(struct served_volume *served, struct control_client *cli
 	control_answer(client, answer);
 }
 
-/* On a thread, as names are looked up and it waits for the lock on volumes. */
-static int store_target(struct served_volume *served, struct reason *reason)
+static int look_up_target(struct served_volume *served, struct reason *reason)
 {
-	const struct config *config = served->gateway->config;
 	char host[TARGET_HOST_MAX], service[8];
 	uint16_t port;
 	if (target_parse(served->target, host, &port) < 0)
@@ -59,45 +57,83 @@ static int store_target(struct served_volume *served, struct reason *reason)
 		return reason_set(reason, -EHOSTUNREACH, "%s: %s", served->target, gai_strerror(failure));
 	memcpy(&served->target_address, addresses->ai_addr, addresses->ai_addrlen);
 	freeaddrinfo(addresses);
+	return 0;
+}
 
+/* Into the volume file. */
+static int store_target(const struct served_volume *served, const char *target, struct reason *reason)
+{
+	const struct config *config = served->gateway->config;
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
 	int status = lock < 0 ? lock : volume_load(config, served->volume->name, &present, reason);
 	if (status < 0)
 		return status;
 	free(present.targets[served->slot]);
-	present.targets[served->slot] = strdup(served->target);
+	present.targets[served->slot] = strdup(target);
 	if (!present.targets[served->slot])
 		return reason_set(reason, -ENOMEM, "%s: out of memory", present.name);
 	return volume_write(config, &present, reason);
 }
 
+/* On a thread, as names are looked up and it waits for the lock on volumes. */
 static void do_store(uv_work_t *work)
 {
 	struct served_volume *served = container_of(work, struct served_volume, change_work);
-	served->change_error = store_target(served, &served->change_reason);
+	served->change_error = look_up_target(served, &served->change_reason);
+	if (served->change_error == 0)
+		served->change_error = store_target(served, served->target, &served->change_reason);
+}
+
+static void refuse_change(struct served_volume *served)
+{
+	struct control_client *client = served->change_client;
+	served->change_client = NULL;
+	control_refuse(client, served->change_error, &served->change_reason);
+	gateway_change_ended(served);
+}
+
+/* The backend has refused: the old target into the volume file again. */
+static void do_restore(uv_work_t *work)
+{
+	struct served_volume *served = container_of(work, struct served_volume, change_work);
+	const char *old = served->volume->targets[served->slot];
+	struct reason reason;
+	if (store_target(served, old, &reason) < 0)
+		log_error("%s: its file names %s for slot %u, which is still %s: %s", served->volume->name, served->target,
+			served->slot, old, reason.text);
+}
+
+static void on_restored(uv_work_t *work, int status)
+{
+	struct served_volume *served = container_of(work, struct served_volume, change_work);
+	(void)status;
+	free(take_pointer(&served->target));
+	refuse_change(served);
 }
 
 static void on_stored(uv_work_t *work, int status)
 {
 	struct served_volume *served = container_of(work, struct served_volume, change_work);
-	struct control_client *client = served->change_client;
+	bool is_stored = status == 0 && served->change_error == 0;
+	if (is_stored)
+		served->change_error = served->backend->operations->replace(served->backend, served->slot,
+			&served->target_address, &served->change_reason);
+	if (is_stored && served->change_error < 0 &&
+		uv_queue_work(&served->gateway->loop, &served->change_work, do_restore, on_restored) == 0)
+		return;
 	CLEANUP_FREE char *target = take_pointer(&served->target);
-	served->change_client = NULL;
-	if (status == 0)
-		status = served->change_error;
-	if (status == 0)
-		status = served->backend->operations->replace(served->backend, served->slot, &served->target_address,
-			&served->change_reason);
-	if (status < 0) {
-		control_refuse(client, status, &served->change_reason);
-	} else {
-		log_info("%s: slot %u is replaced: %s takes the place of %s", served->volume->name, served->slot,
-			target, served->volume->targets[served->slot]);
-		free(served->volume->targets[served->slot]);
-		served->volume->targets[served->slot] = take_pointer(&target);
-		answer_slot(served, client);
+	if (served->change_error < 0) {
+		refuse_change(served);
+		return;
 	}
+	struct control_client *client = served->change_client;
+	served->change_client = NULL;
+	log_info("%s: slot %u is replaced: %s takes the place of %s", served->volume->name, served->slot, target,
+		served->volume->targets[served->slot]);
+	free(served->volume->targets[served->slot]);
+	served->volume->targets[served->slot] = take_pointer(&target);
+	answer_slot(served, client);
 	gateway_change_ended(served);
 }
 

@@ -6,8 +6,8 @@ As shipped, upstream's server waits 40 ms for each small request (Nagle against 
 forced upon it by a preloaded library, and once without.
 
 Prints medians as Markdown: requests a second, CPU time of the server + of its three downstairs + of the client per request,
-and beside ours the ceiling: what two processors could do at that CPU time. The gates of the project are checked at the end,
-where 0.8 of the ceiling counts too; exit status 1 if one does not hold.
+and beside ours the ceiling: what two processors could do at that CPU time. The gates of the project are checked at the end;
+where one exceeds the ceiling, 0.8 of that counts. Exit status 1 if one does not hold.
 
   tests/bench/bench-crucible.py [--rounds N (5)] [--seconds S (3)] [--rows 4k-read-16,...]
 """
@@ -145,7 +145,8 @@ def print_table(peers, rows, medians):
             run = medians.get((name, row))
             cells.append(f"{run['iops']:,.0f}/s, {run['cpu']:.1f} + {run['downstairs']:.0f} + {run['client']:.0f} us"
                          if run else "-")
-        print(f"| {row} | " + " | ".join(cells) + f" | {ceiling(medians['ours', row]):,.0f}/s |")
+        ceilings = [f"{ceiling(medians[name, row]):,.0f}/s" for name in ("ours", "submit") if (name, row) in medians]
+        print(f"| {row} | " + " | ".join(cells) + f" | {', '.join(ceilings)} |")
     print("\n(requests a second; CPU time of the server + of three downstairs + of the client per request; medians)\n")
 
 
@@ -153,12 +154,15 @@ class Gates:
     def __init__(self):
         self.good = True
 
-    def at_least(self, text, value, limit, other=None):
-        """`other`: (value, limit) that counts too."""
-        holds = value >= limit or (other is not None and other[0] >= other[1])
+    def at_least(self, text, ours, theirs, limit):
+        """Requests a second of `ours` / of `theirs`."""
+        ratio, share = ours["iops"] / theirs["iops"], ours["iops"] / ceiling(ours)
+        is_above = limit * theirs["iops"] > ceiling(ours)
+        holds = ratio >= limit or (is_above and share >= 0.8)
         self.good = self.good and holds
-        beside = f"; {other[0]:.2f} of the ceiling (0.8 counts too)" if other else ""
-        print(f"{'ok  ' if holds else 'MISS'} {text}: {value:.2f} (at least {limit:.2f}){beside}")
+        beside = ", which is above the ceiling: 0.8 of that counts" if is_above else ""
+        print(f"{'ok  ' if holds else 'MISS'} {text}: {ratio:.2f} (at least {limit:.2f}{beside}); "
+              f"{share:.2f} of the ceiling")
 
     def at_most(self, text, value, limit):
         self.good = self.good and value <= limit
@@ -168,13 +172,12 @@ class Gates:
 def check_gates(rows, medians, gates):
     if ("submit", SUBMIT_ROW) in medians:
         gates.at_least(f"{SUBMIT_ROW}, ours with write_ack = submit / upstream's server",
-                       medians["submit", SUBMIT_ROW]["iops"] / medians["upstream", SUBMIT_ROW]["iops"], SUBMIT_GATE)
+                       medians["submit", SUBMIT_ROW], medians["upstream", SUBMIT_ROW], SUBMIT_GATE)
     for row in rows:
         ours, theirs, crutest = (medians.get((name, row)) for name in ("ours", "upstream", "crutest"))
-        share = (ours["iops"] / ceiling(ours), 0.8)
-        gates.at_least(f"{row}, ours / upstream's server", ours["iops"] / theirs["iops"], GATES[row], share)
+        gates.at_least(f"{row}, ours / upstream's server", ours, theirs, GATES[row])
         if row in CRUTEST_GATES:
-            gates.at_least(f"{row}, ours / crutest", ours["iops"] / crutest["iops"], CRUTEST_GATES[row], share)
+            gates.at_least(f"{row}, ours / crutest", ours, crutest, CRUTEST_GATES[row])
         if row in CPU_GATES:
             gates.at_most(f"{row}, CPU of ours / of upstream's server", ours["cpu"] / theirs["cpu"], CPU_GATES[row])
 

@@ -1,4 +1,5 @@
 """Volumes of the Crucible backend: the gateway on three downstairs, ours and upstream's."""
+import fcntl
 import json
 import os
 import random
@@ -278,6 +279,32 @@ def test_replacement_that_a_kill_has_cut_in_two_is_completed_by_the_same_command
         assert client.read(0, BLOCK) == b"1" * BLOCK
     assert gateway.stop() == 0
     assert_equal(volume)
+
+
+def test_replacement_that_the_copies_refuse_at_the_last_moment_leaves_the_old_target(make_volume, node):
+    """Another slot goes while the volume file is being written."""
+    volume, spare = make_volume(extents=EXTENTS), make_volume(extents=EXTENTS).sleds[0]
+    create(node, volume)
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    before = path.read_text()
+    gateway = node.start()
+    with open(node.volume_dir / ".lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [PROGRAMS / "tb4", "--config", node.config, "volume", "replace", "200", "1", "--target", target_of(spare)]
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        wait_until(lambda: "is being changed already" in node.tb4("volume", "retry", "200", "1", check=False).stderr,
+                   "the gateway waits for the lock")
+        volume.sleds[0].kill()
+        wait_for_slot(gateway, 0, "absent", "connecting")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    _, err = waiting.communicate(timeout=30)
+    assert waiting.returncode == 75 and "both other slots must be active" in err, err
+    assert path.read_text() == before and slots(gateway)[1]["target"] == target_of(volume.sleds[1])
+    volume.sleds[0].start()
+    wait_for_slot(gateway, 0, "active")
+    replace(node, 1, spare)
+    wait_until_replaced(gateway, 1, spare)
+    assert gateway.stop() == 0
 
 
 def test_replacements_and_retries_that_cannot_be_are_refused_and_change_nothing(make_volume, node):
