@@ -144,5 +144,6 @@ int command_volume_replace(struct cli *cli);
 int command_volume_resize(struct cli *cli);
 int command_volume_retry(struct cli *cli);
 int command_volume_scrub(struct cli *cli);
+int command_volume_snapshot(struct cli *cli);
 
 #endif

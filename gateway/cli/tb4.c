@@ -57,6 +57,8 @@ static const struct command commands[] = {
 		"try a slot again that has failed (crucible)", command_volume_retry },
 	{ "volume", "scrub", "VOLUME", 1, 1, BIT(DISK) | BIT(RATE) | BIT(BACKGROUND) | BIT(STOP),
 		"compare all copies while it is served, and heal (crucible)", command_volume_scrub },
+	{ "volume", "snapshot", "VOLUME NAME", 2, 2, BIT(DISK),
+		"say why there is none, and what to use", command_volume_snapshot },
 	{ "volume", "delete", "VOLUME", 1, 1, BIT(DISK) | BIT(YES) | BIT(DRY_RUN) | BIT(FORCE),
 		"delete a volume and its contents", command_volume_delete },
 	{ "volume", "import", "VOLUME FILE", 2, 2,

@@ -12,7 +12,7 @@ from support.outcome import node_tree, refused
 COMMANDS = [
     ("volume", "create"), ("volume", "list"), ("volume", "info"), ("volume", "resize"), ("volume", "delete"),
     ("volume", "import"), ("volume", "export"), ("volume", "adopt"), ("volume", "replace"), ("volume", "retry"),
-    ("volume", "scrub"),
+    ("volume", "scrub"), ("volume", "snapshot"),
     ("sled", "list"), ("sled", "check"), ("sled", "drain"), ("claim", "show"), ("claim", "release"), ("claim", "force"),
     ("ports",), ("status",), ("metrics",), ("check",),
 ]
@@ -22,6 +22,7 @@ ARGUMENTS = {
     ("volume", "delete"): ["200"], ("volume", "import"): ["200", "/dev/null"],
     ("volume", "export"): ["200", "/dev/null"], ("claim", "release"): ["200"], ("claim", "force"): ["200"],
     ("volume", "adopt"): ["200"], ("volume", "replace"): ["200", "0"], ("volume", "retry"): ["200", "0"], ("volume", "scrub"): ["200"],
+    ("volume", "snapshot"): ["200", "before"],
     ("sled", "drain"): ["s1"], ("ports",): ["200"],
 }
 OPTIONS = {
@@ -31,6 +32,7 @@ OPTIONS = {
     ("volume", "replace"): ["--disk", "--target", "--sled", "--allow-single-sled"],
     ("volume", "retry"): ["--disk"],
     ("volume", "scrub"): ["--disk", "--rate", "--background", "--stop"],
+    ("volume", "snapshot"): ["--disk"],
     ("sled", "drain"): ["--dry-run"],
     ("volume", "info"): ["--disk"],
     ("volume", "resize"): ["--disk", "--dry-run"],

@@ -682,3 +682,12 @@ def test_writes_answered_at_once_are_not_lost_by_kills_either(volume, node, tmp_
         wait_for_slot(gateway, slot, "active")
     assert gateway.stop() == 0
     assert_equal(volume)
+
+
+def test_snapshots_are_refused_with_the_reason(make_volume, node):
+    create(node, make_volume(extents=4))
+    node.tb4("volume", "create", "201", "1M")
+    for vmid, why in ((200, "acknowledges a snapshot also where it takes none"), (201, "has no snapshots")):
+        result = node.tb4("volume", "snapshot", vmid, "before-upgrade", check=False)
+        assert result.returncode == 69 and why in result.stderr and "tb4 volume export" in result.stderr, result
+        assert result.stdout == "" and result.stderr.count("\n") == 1
