@@ -269,6 +269,7 @@ def test_taken_port_is_named_with_its_holder(node, sleds):
         holder.bind((sleds.address("s2"), 3901 + REPAIR_PORT_OFFSET))
         holder.listen()
         sleds.names = ["s1", "s2", "s3"]
+        sleds.more = {"s1": "capacity = 3G", "s2": "capacity = 2G", "s3": "capacity = 1G"}  # in this order
         node.write_config(sleds.settings())
         result = create(node, check=False)
         assert result.returncode == 73

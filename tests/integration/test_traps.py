@@ -410,6 +410,7 @@ LIES = [(None, as_empty), (None, as_encrypted), (None, with_other_hash), (None, 
 @pytest.mark.parametrize("key, lie", LIES, ids=[f"{'encrypted' if key else 'plain'}-{lie.__name__}" for key, lie in LIES])
 def test_t11_data_that_do_not_fit_their_context_are_read_elsewhere(make_volume, relay, key, lie):
     volume = make_volume(key=key)
+    volume.options = ["--wait-for-named", "30000"]  # all three are sources
     volume.io("fill", 5, 4 * MIB)
     relays = relay(volume, records=True)
     relays[0].hook = lies_in_reads(lie)

@@ -16,7 +16,7 @@ MIB = 1 << 20
 KEY = bytes(range(32))
 UPSTREAM_PARAM = pytest.param("upstream", marks=pytest.mark.skipif(not UPSTREAM, reason=UPSTREAM_MISSING))
 both = pytest.mark.parametrize("kind", ["own", UPSTREAM_PARAM])
-QUICK = ["--wait-for-named", "300"]  # a slot that does not listen does not come
+QUICK = ["--wait-for-named", "1000"]  # a slot that does not listen does not come
 WRONG = 3  # exit status of upstairs-io: something was read that must not be
 
 
