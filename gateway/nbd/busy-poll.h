@@ -4,7 +4,7 @@
  * sooner than a sleeping process can be woken. So after such a request the server looks for the next
  * one for up to `limit`, as long as that succeeds: one failure ends it until a gap was short again.
  * At most `limit` of CPU time is so spent in vain after each run of such requests. The same goes for the answer of
- * the backend to such a request.
+ * the backend to such a request, and for whatever comes next while several are with the backend.
  *
  * Pure bookkeeping, no clock: times are nanoseconds of any monotonic clock.
  */

@@ -423,11 +423,13 @@ void connection_turn(struct nbd_connection *connection)
 	}
 	if (connection->phase != PHASE_CLOSED)
 		close_if_finished(connection);
-	if (had_requests && connection->request_count == 0 &&
-		connection->lone_requests >= LONE_MIN)
+	bool is_lone = connection->lone_requests >= LONE_MIN;
+	if (is_lone && had_requests && connection->request_count == 0)
 		server_expect_request(connection->server);
-	else if (connection->request_count == 1 && connection->lone_requests >= LONE_MIN)
+	else if (is_lone && connection->request_count == 1)
 		server_expect_answer(connection->server);
+	else if (connection->request_count > 0)
+		server_expect_answers(connection->server);
 	connection->in_turn = false;
 	if (connection->phase == PHASE_CLOSED)
 		release(connection);

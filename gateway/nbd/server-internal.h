@@ -64,6 +64,7 @@ struct nbd_server {
 	bool was_active;
 
 	struct busy_poll request_poll, answer_poll; /* of a client that sends one at a time, and of its backend */
+	struct busy_poll answers_poll;              /* while several requests are with the backend */
 
 	struct drain *drain; /* server.c; set from the beginning of an orderly stop */
 	unsigned open_handles;
@@ -196,6 +197,8 @@ void server_active(struct nbd_server *server);
 void server_expect_request(struct nbd_server *server);
 /* A lone request is with the backend: the same for its answer. Ended by server_expect_request(). */
 void server_expect_answer(struct nbd_server *server);
+/* Several are, and one of them may be answered, or another one come. The gap is that to the next such call. */
+void server_expect_answers(struct nbd_server *server);
 /* The connection takes no more requests and all have been answered. True if it shall stay open
  * until the orderly stop has flushed the exports. */
 bool server_keeps(struct nbd_connection *connection);

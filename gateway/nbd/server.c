@@ -82,7 +82,7 @@ static void on_turn(uv_check_t *check)
 	struct nbd_server *server = check->data;
 	server->events_are_old = false; /* those to come will be of the next look */
 	if (uv_is_active((uv_handle_t *)&server->busy) && !goes_on(&server->request_poll) &&
-		!goes_on(&server->answer_poll))
+		!goes_on(&server->answer_poll) && !goes_on(&server->answers_poll))
 		uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
 	struct list now;
 	list_init(&now);
@@ -238,6 +238,12 @@ void server_expect_answer(struct nbd_server *server)
 {
 	if (!server->answer_poll.since)
 		look_for(server, &server->answer_poll);
+}
+
+void server_expect_answers(struct nbd_server *server)
+{
+	end_look(&server->answers_poll);
+	look_for(server, &server->answers_poll);
 }
 
 /* The set of clients */
@@ -661,6 +667,7 @@ int nbd_server_open(
 	server->pool.limit = limits->memory;
 	server->request_poll.limit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? limits->busy_poll : 0;
 	server->answer_poll.limit = ANSWER_TIMES * server->request_poll.limit;
+	server->answers_poll.limit = server->request_poll.limit;
 	budget_reserve(&server->budget, limits->max_connections);
 	uv_check_init(loop, &server->turn);
 	uv_idle_init(loop, &server->busy);
