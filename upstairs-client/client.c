@@ -17,6 +17,7 @@ struct client {
 	struct client_user user;
 	struct sockaddr_storage targets[UPSTAIRS_SLOTS];
 	const struct tls_identity *identity;
+	bool gathers_writes; /* they have been answered when they are sent */
 	struct upstairs *core;
 	struct history_file *history;
 	const char *history_fault; /* to be reported */
@@ -117,6 +118,7 @@ static void environment_connect(void *context, unsigned slot)
 	const struct link_user user = {
 		.context = client,
 		.slot = slot,
+		.gathers_writes = client->gathers_writes,
 		.connected = on_connected,
 		.received = on_received,
 		.closed = on_link_closed,
@@ -304,6 +306,10 @@ static void on_turn(uv_check_t *check)
 	if (client->is_closing)
 		return;
 	tell_core(client);
+	if (client->completed) /* at once */
+		tell_user(client);
+	if (client->is_closing)
+		return;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		if (client->links[i])
 			link_flush(client->links[i]);
@@ -463,6 +469,7 @@ struct client *client_open(uv_loop_t *loop, const struct client_options *options
 	list_init(&client->writes);
 	client->history = options->history;
 	client->identity = options->identity;
+	client->gathers_writes = options->ack_on_submit;
 	memcpy(client->targets, options->targets, sizeof client->targets);
 	client->integrity = integrity_open(options->key, options->block_size);
 	client->core = client->integrity ? open_core(client, options) : NULL;

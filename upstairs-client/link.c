@@ -16,6 +16,10 @@ enum {
 	SEND_PARTS = 256,
 	HEADS_MAX = 64 << 20, /* queued; data lies in the history, which is bounded, too */
 	CONNECT_TIMEOUT_MS = 10000,
+	/* of writes that may wait for others: at most so long, so many, so much */
+	GATHER_MS = 1,
+	GATHER_COUNT = 8,
+	GATHER_BYTES = 256 << 10,
 	RECEIVE_PER_TURN = 2 << 20,
 };
 
@@ -29,7 +33,7 @@ struct outgoing {
 struct link {
 	struct link_user user;
 	uv_poll_t poll;
-	uv_timer_t timer;     /* of the connect */
+	uv_timer_t timer;     /* of the connect, then of what may wait for others */
 	unsigned open_handles;
 	int fd, events, connect_error;
 	const struct tls_identity *identity; /* NULL: no TLS */
@@ -42,6 +46,8 @@ struct link {
 	struct outgoing *queue;
 	size_t queue_at, queue_end, queue_room;
 	size_t sent_of_first; /* bytes of queue[queue_at] */
+	bool is_urgent;       /* not all that is queued may wait */
+	size_t gathered;      /* bytes of that */
 
 	uint8_t *received;
 	size_t received_at, received_end, received_room;
@@ -127,6 +133,8 @@ bool link_send(struct link *link, const struct crucible_message *message)
 	if (head < 0)
 		return false;
 	bool has_data = message->type == CRUCIBLE_WRITE;
+	link->is_urgent = link->is_urgent || !has_data || !link->user.gathers_writes;
+	link->gathered += has_data ? message->write.data.length : 0;
 	link->queue[link->queue_end++] = (struct outgoing){
 		.head_at = link->heads_used,
 		.head_length = (size_t)head,
@@ -185,6 +193,8 @@ static bool has_to_send(const struct link *link)
 static void send_queue(struct link *link)
 {
 	struct iovec parts[SEND_PARTS];
+	link->is_urgent = false;
+	link->gathered = 0;
 	while (has_to_send(link) && !link->is_blocked && !link->is_broken) {
 		ssize_t n = send_parts(link, parts, collect(link, parts));
 		if (n >= 0)
@@ -197,10 +207,28 @@ static void send_queue(struct link *link)
 	watch(link);
 }
 
+static void on_gathered(uv_timer_t *timer)
+{
+	send_queue(timer->data);
+}
+
+static bool may_wait(const struct link *link)
+{
+	return !link->is_urgent && !link->is_blocked && link->queue_end - link->queue_at < GATHER_COUNT &&
+		link->gathered < GATHER_BYTES;
+}
+
 void link_flush(struct link *link)
 {
-	if (link->is_connected && has_to_send(link))
+	bool is_waiting = uv_is_active((uv_handle_t *)&link->timer);
+	if (!link->is_connected || !has_to_send(link))
+		return;
+	if (!may_wait(link)) {
+		uv_timer_stop(&link->timer);
 		send_queue(link);
+	} else if (!is_waiting) {
+		uv_timer_start(&link->timer, on_gathered, GATHER_MS, 0);
+	}
 }
 
 /* Receiving */

@@ -20,6 +20,9 @@ struct link;
 struct link_user {
 	void *context;
 	unsigned slot;
+	/* A write that nobody waits for may wait for others, 1 ms at most, so that several leave together. What is no write
+	 * takes them all along. */
+	bool gathers_writes;
 	void (*connected)(void *context, unsigned slot, const struct crucible_address *peer);
 	/* The frame is valid during the call only. */
 	void (*received)(void *context, unsigned slot, const struct crucible_message *message);

@@ -684,6 +684,22 @@ def test_writes_answered_at_once_are_not_lost_by_kills_either(volume, node, tmp_
     assert_equal(volume)
 
 
+@both
+def test_lone_write_that_is_answered_at_once_is_on_all_copies_soon(volume, node):
+    """write_ack = submit: it waits for others for a moment only."""
+    create(node, volume)
+    path = node.volume_dir / "vm-200-disk-0.conf"
+    path.write_text(path.read_text() + "write_ack = submit\n")
+    gateway = node.start()
+    with gateway.connect() as client:
+        for number in range(1, 4):
+            client.write(0, bytes([number]) * 4096)
+            for sled in volume.sleds:
+                wait_until(lambda: sled.extent_path(0).read_bytes()[:4096] == bytes([number]) * 4096,  # pylint: disable=W0640
+                           "the write", 5)
+    assert gateway.stop() == 0
+
+
 def test_snapshots_are_refused_with_the_reason(make_volume, node):
     create(node, make_volume(extents=4))
     node.tb4("volume", "create", "201", "1M")
