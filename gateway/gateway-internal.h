@@ -61,6 +61,7 @@ struct gateway {
 	uv_signal_t sigterm, sigint, sighup;
 	uv_fs_event_t records; /* somebody changes claim_dir */
 	uv_timer_t starting; /* runs while volumes are not resolved */
+	uv_timer_t watchdog; /* of systemd */
 	int exit_status;
 };
 

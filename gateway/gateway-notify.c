@@ -1,5 +1,5 @@
-/* gateway-notify.c: what systemd is told (sd_notify(3)): when the gateway is ready, that a start takes longer, and in STATUS
- * what an administrator should see first. */
+/* gateway-notify.c: what systemd is told (sd_notify(3)): when the gateway is ready, that a start takes longer, that the loop
+ * still turns if a watchdog asks for it, and in STATUS what an administrator should see first. */
 #include <stdio.h>
 #include <systemd/sd-daemon.h>
 
@@ -35,11 +35,21 @@ static void on_timer(uv_timer_t *timer)
 		sd_notifyf(0, "EXTEND_TIMEOUT_USEC=%d\nSTATUS=Starting: %s", EXTEND_BY_US, names);
 }
 
+static void on_watchdog(uv_timer_t *timer)
+{
+	(void)timer;
+	sd_notify(0, "WATCHDOG=1");
+}
+
 void notify_start(struct gateway *gateway)
 {
 	uv_timer_init(&gateway->loop, &gateway->starting);
 	gateway->starting.data = gateway;
 	uv_timer_start(&gateway->starting, on_timer, EXTEND_EVERY_MS, EXTEND_EVERY_MS);
+	uv_timer_init(&gateway->loop, &gateway->watchdog);
+	uint64_t limit_us;
+	if (sd_watchdog_enabled(0, &limit_us) > 0)
+		uv_timer_start(&gateway->watchdog, on_watchdog, 0, limit_us / 3000 + 1);
 }
 
 static void notify_state(const struct gateway *gateway, const char *before)

@@ -278,6 +278,7 @@ static void close_rest(struct gateway *gateway)
 		(uv_handle_t *)&gateway->sighup,
 		(uv_handle_t *)&gateway->records,
 		(uv_handle_t *)&gateway->starting,
+		(uv_handle_t *)&gateway->watchdog,
 	};
 	for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
 		uv_close(handles[i], NULL);

@@ -66,7 +66,7 @@ def fio_job(gateway, seconds, *options):
     """fio in the background; every block that it reads back must be what it wrote."""
     return subprocess.Popen(
         ["fio", "--name=guest", "--ioengine=nbd", f"--uri={gateway.uri()}", "--rw=randrw", "--bs=4k", "--iodepth=16",
-         "--size=16M", f"--runtime={seconds}", "--time_based", "--verify=crc32c", "--verify_backlog=64",
+         "--size=16M", f"--runtime={seconds}", "--time_based", "--verify=crc32c", "--verify_backlog=64", "--verify_state_save=0",
          "--output-format=json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -1,6 +1,8 @@
 """What the gateway tells systemd: when it is ready, that it stops, and in between how it fares."""
 import os
+import signal
 import socket
+import time
 
 import pytest
 
@@ -124,3 +126,29 @@ def test_start_that_takes_long_asks_for_more_time(node, make_volume, supervisor)
         sled.start()
     supervisor.wait_for("READY=1")
     assert gateway.stop() == 0
+
+
+def test_watchdog_is_fed_while_the_loop_turns(node, supervisor):
+    """Three times within its limit; not at all while the process is stopped."""
+    node.create(200, "1M")
+    gateway = node.spawn(env={**supervisor.env, "WATCHDOG_USEC": "300000"})
+    supervisor.wait_for("READY=1")
+    for _ in range(3):
+        supervisor.lines.clear()
+        supervisor.wait_for("WATCHDOG=1")
+    os.kill(gateway.pid, signal.SIGSTOP)
+    supervisor.all_that_came()
+    supervisor.lines.clear()
+    time.sleep(0.5)
+    assert supervisor.all_that_came() == []
+    os.kill(gateway.pid, signal.SIGCONT)
+    supervisor.wait_for("WATCHDOG=1")
+    assert gateway.stop() == 0
+
+
+def test_without_a_watchdog_none_is_fed(node, supervisor):
+    node.create(200, "1M")
+    gateway = node.spawn(env=supervisor.env)
+    supervisor.wait_for("READY=1")
+    assert gateway.stop() == 0
+    assert "WATCHDOG=1" not in supervisor.all_that_came()

@@ -26,6 +26,7 @@ until_true() { # SECONDS COMMAND...
 	shift
 	until "$@"; do [ $SECONDS -lt $end ] || { echo "not in time: $*" >&2; return 1; }; sleep 0.2; done
 }
+is_well() { tb4 status "$1" >status.log 2>&1 && grep -q ' serving ' status.log; }
 """
 
 
@@ -57,7 +58,10 @@ class Vm:
         (share / "bin").mkdir(parents=True)
         for program in (PROGRAMS / "tb4-gateway", PROGRAMS / "tb4", OWN, *([UPSTREAM] if UPSTREAM else [])):
             shutil.copy(program, share / "bin")
-        shutil.copytree(ROOT / "units", share / "units")
+        (share / "units").mkdir()
+        for unit in (*ROOT.glob("units/*.service"), *ROOT.glob("units/*.socket"),
+                     *(PROGRAMS.parent / "units").glob("*.service")):
+            shutil.copy(unit, share / "units")
 
     def run(self, script, seconds=150):
         """Its output; AssertionError with it unless the script ends with 0."""

@@ -36,7 +36,7 @@ tb4 volume create 200 128M --backend crucible
 START = """
 tb4-gateway 200 2>gateway.log &
 gateway=$!
-until_true 60 sh -c 'tb4 status 200 >status.log 2>&1'
+until_true 60 is_well 200
 """
 
 
@@ -94,11 +94,12 @@ def test_downstairs_of_a_sled_are_kept_by_its_systemd(vm, kind):
 systemctl is-enabled crucible-downstairs@3900.service crucible-downstairs@3901.service crucible-downstairs@3902.service
 systemctl show -p LimitNOFILE -p MemoryMax -p Restart crucible-downstairs@3901.service
 before=$(systemctl show -p MainPID --value crucible-downstairs@3901.service)
+is_another() { [ "$(systemctl show -p MainPID --value crucible-downstairs@3901.service)" -gt 0 ] &&
+	[ "$(systemctl show -p MainPID --value crucible-downstairs@3901.service)" != $before ]; }
 kill -KILL $before
-until_true 60 sh -c 'tb4 status 200 >status.log 2>&1'
-after=$(systemctl show -p MainPID --value crucible-downstairs@3901.service)
-[ "$before" != "$after" ]
-grep -q "lost\\|refused\\|reset" gateway.log
+until_true 60 is_another
+until_true 60 grep -q "lost\\|refused\\|reset" gateway.log
+until_true 60 is_well 200
 kill $gateway; wait $gateway
 tb4 sled check || [ $? = 1 ]
 tb4 volume delete vm-200-disk-0 --yes
