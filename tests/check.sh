@@ -7,7 +7,7 @@
 # build/clang/  by clang with all warnings as errors, and the fuzz targets
 set -eu
 cd "$(dirname "$0")/.."
-sh tests/install.sh build demo check vm
+sh tests/install.sh build demo check vm package
 
 python=/usr/bin/python3 # Debian's, which has Debian's libnbd
 results=build/results

@@ -152,7 +152,8 @@ def test_completion_offers_the_volumes_there_are(node):
 
 @needs("shellcheck")
 def test_shell_scripts_are_clean():
-    scripts = [ROOT / ".ci" / "run", *sorted(ROOT.glob("tests/**/*.sh")), *sorted(ROOT.glob("gateway/**/*.sh"))]
+    scripts = [ROOT / ".ci" / "run", *sorted(ROOT.glob("tests/**/*.sh")), *sorted(ROOT.glob("gateway/**/*.sh")),
+               *sorted(ROOT.glob("debian/*.p*"))]
     run("shellcheck", *scripts)
     run("shellcheck", "-s", "bash", COMPLETION)
 

@@ -1,0 +1,67 @@
+"""The Debian package under a real systemd: installed, upgraded under a running gateway, removed, purged."""
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from support.node import ROOT, needs
+from support.vm import Vm, needs_vm
+
+pytestmark = [needs_vm, needs("dpkg-buildpackage", "dh", "lintian"), pytest.mark.plain, pytest.mark.timeout(900)]
+
+
+def build(directory):
+    """The package of this tree."""
+    source = directory / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns("build*", ".git", "__pycache__"))
+    done = subprocess.run(["dpkg-buildpackage", "-us", "-uc", "-b"], cwd=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return next(directory.glob("tb4-gateway_*.deb"))
+
+
+def make_newer(package, directory):
+    """The same under a higher version."""
+    subprocess.run(["dpkg-deb", "-R", package, directory / "newer"], check=True)
+    control = directory / "newer" / "DEBIAN" / "control"
+    control.write_text(re.sub(r"^Version: .*", r"\g<0>+newer", control.read_text(), flags=re.M))
+    subprocess.run(["dpkg-deb", "-b", directory / "newer", directory / "new.deb"], check=True, capture_output=True)
+    return directory / "new.deb"
+
+
+def test_clean_by_lintian_installed_upgraded_removed_and_purged(tmp_path):
+    package = build(tmp_path)
+    found = subprocess.run(["lintian", package], capture_output=True, text=True, check=False)
+    assert found.returncode == 0 and found.stdout == "", found.stdout
+    vm = Vm(tmp_path / "share")
+    shutil.copy(package, vm.share / "old.deb")
+    shutil.copy(make_newer(package, tmp_path), vm.share)
+    output = vm.run("""
+rm -r bin
+hash -r
+dpkg -i old.deb >/dev/null
+tb4 --version
+tb4 volume create 200 64M
+systemctl start tb4-vm@200
+until_true 20 is_well 200
+pid=$(systemctl show -p MainPID --value tb4-vm@200.service)
+dpkg -i new.deb >/dev/null
+[ "$pid" = "$(systemctl show -p MainPID --value tb4-vm@200.service)" ]
+is_well 200
+echo "the gateway outlives the upgrade"
+systemctl restart tb4-vm@200
+until_true 20 is_well 200
+dpkg -r tb4-gateway >/dev/null
+systemctl is-active tb4-vm@200.service tb4-vm@200.socket || true
+grep -o '"released":true' /var/lib/tb4/claims/vm-200-disk-0.json
+dpkg -P tb4-gateway | grep kept
+ls /var/lib/tb4/volumes /etc/tb4/volumes/vm-200-disk-0.conf
+dpkg -i new.deb >/dev/null
+tb4 volume delete vm-200-disk-0 --yes
+rm -rf /var/lib/tb4/claims
+dpkg -P tb4-gateway | grep kept || true
+find / -xdev -name '*tb4*' ! -path '/share/*' ! -path '/proc/*' ! -path '/sys/*' ! -path '/run/*' || true
+""", 200)
+    assert "outlives the upgrade\n" in output and output.count("inactive\n") == 2, output
+    assert '"released":true\ntb4-gateway: kept, as there are data in it:' in output, output
+    assert output.endswith("deleted vm-200-disk-0\n"), output  # nothing is left
