@@ -335,6 +335,8 @@ struct upstairs *upstairs_open(const struct upstairs_options *options,
 		.region.extent_size = options->extent_size,
 		.region.extent_count = options->extent_count,
 	};
+	if (upstairs->options.min_copies != 1)
+		upstairs->options.min_copies = 2;
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
 		slot_init(&upstairs->slots[i]);
 		upstairs->slots[i].upstairs_id = options->upstairs_id;

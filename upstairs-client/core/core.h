@@ -86,8 +86,8 @@ struct upstairs_options {
 	 * always. So the loss of this host loses what was not flushed, and a gateway that was superseded may answer writes that
 	 * nobody has. */
 	bool ack_on_submit;
-	/* Counted slots that it takes to answer anything: 2, or 1 to go on, and to start, with a single copy. It holds all that
-	 * was acknowledged; but if it is lost or torn then, so are writes that no other slot has. */
+	/* Counted slots that it takes to answer anything: 2, also if it is not set, or 1 to go on, and to start, with a single
+	 * copy. It holds all that was acknowledged; but if it is lost or torn then, so are writes that no other slot has. */
 	unsigned min_copies;
 	uint64_t hedge_after; /* ms after which a read is sent to another slot too, or later if the slot is slow: 20 */
 };
