@@ -20,8 +20,8 @@
  *   replace SLOT HOST:PORT      a new region for the slot
  * Several commands are divided by "then".
  * The record lies in FILE and is made by the first start. With --history a start after kill -9 goes on where the killed
- * process was, under the same claim; any other start makes a new claim, and so every older history void. Exit status 0 if everything was done and was right, 1 if
- * something failed, 3 if `check` read what it must not.
+ * process was, under the same claim; any other start makes a new claim, and so every older history void. Exit status 0 if
+ * everything was done and was right, 1 if something failed, 3 if `check` read what it must not.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -640,7 +640,6 @@ int main(int argc, char **argv)
 		{ "leave-after", required_argument, NULL, 'l' },
 		{ "wait-for-named", required_argument, NULL, 'w' },
 		{ "flush-interval", required_argument, NULL, 'f' },
-		{ "min-copies", required_argument, NULL, 'm' },
 		{ 0 },
 	};
 	static struct io io;
@@ -651,7 +650,6 @@ int main(int argc, char **argv)
 		.flush_interval = 2000,
 		.hedge_after = 20,
 		.recovery_budget = 30000,
-		.min_copies = 2,
 	};
 	const char *authority = NULL, *certificate = NULL, *certificate_key = NULL;
 	uint64_t generation = 0;
@@ -679,13 +677,12 @@ int main(int argc, char **argv)
 			options.wait_for_named = strtoull(optarg, NULL, 0);
 		else if (option == 'f')
 			options.flush_interval = strtoull(optarg, NULL, 0);
-		else if (option == 'm')
-			options.min_copies = (unsigned)strtoul(optarg, NULL, 0);
 		else
 			return 64;
 	}
 	bool wants_tls = authority || certificate || certificate_key;
-	if (targets != UPSTAIRS_SLOTS || (wants_tls && !(authority && certificate && certificate_key)) || !generation || !io.record_path || optind >= argc) {
+	if (targets != UPSTAIRS_SLOTS || (wants_tls && !(authority && certificate && certificate_key)) || !generation ||
+		!io.record_path || optind >= argc) {
 		fprintf(stderr, "usage: upstairs-io --target HOST:PORT (three times) --generation N --record FILE COMMAND...\n");
 		return 64;
 	}

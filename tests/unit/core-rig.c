@@ -410,7 +410,6 @@ void core_rig_open(struct core_rig *rig, uint64_t extent_size, uint32_t extent_c
 			.wait_for_named = 3000,
 			.flush_interval = 2000,
 			.hedge_after = 20,
-			.min_copies = 2,
 		},
 	};
 	rig->integrity = integrity_open(key, CORE_BLOCK);
@@ -504,6 +503,12 @@ void core_rig_kill_core(struct core_rig *rig)
 	assert_int_equal(rig->allocations, 0);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		end_connection(&rig->sleds[i]);
+}
+
+void core_rig_lose_host(struct core_rig *rig)
+{
+	core_rig_kill_core(rig);
+	memset(rig->area, 0, 4096); /* the header of the history */
 }
 
 void core_rig_release(struct core_rig *rig)

@@ -76,8 +76,9 @@ void core_rig_close(struct core_rig *rig);
 /* Starts the core under the next generation; core_rig_serve() also waits until it serves. */
 void core_rig_start(struct core_rig *rig);
 void core_rig_serve(struct core_rig *rig);
-/* kill -9 of the core's process; the history stays. */
+/* kill -9 of the core's process, if there is one; the history stays. With the host it is lost. */
 void core_rig_kill_core(struct core_rig *rig);
+void core_rig_lose_host(struct core_rig *rig);
 /* Everything released in good order. */
 void core_rig_release(struct core_rig *rig);
 

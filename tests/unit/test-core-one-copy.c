@@ -102,8 +102,7 @@ static void one_that_holds_all_is_enough_to_start(void **state)
 {
 	(void)state;
 	core_rig_write(&rig, 3, 1, 7);
-	core_rig_kill_core(&rig);
-	memset(rig.area, 0, 4096);
+	core_rig_lose_host(&rig);
 	core_rig_stop_sled(&rig, 0);
 	core_rig_stop_sled(&rig, 1);
 	core_rig_start(&rig);
@@ -122,8 +121,7 @@ static void one_that_missed_something_is_not(void **state)
 	(void)state;
 	stop_but(1);
 	core_rig_write(&rig, 3, 1, 7);
-	core_rig_kill_core(&rig);
-	memset(rig.area, 0, 4096);
+	core_rig_lose_host(&rig);
 	core_rig_stop_sled(&rig, 1);
 	core_rig_start_sled(&rig, 0);
 	core_rig_start_sled(&rig, 2);

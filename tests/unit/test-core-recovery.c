@@ -115,8 +115,7 @@ static void a_mend_measures_the_rate_too(void **state)
 	struct upstairs_status status;
 	core_rig_serve(&rig);
 	core_rig_write(&rig, 1, 8, 1);
-	core_rig_kill_core(&rig);
-	memset(rig.area, 0, 4096);
+	core_rig_lose_host(&rig);
 	core_rig_serve(&rig);
 	upstairs_status(rig.core, &status);
 	assert_in_range(status.copy_rate, EXTENT * CORE_BLOCK * 1000, EXTENT * CORE_BLOCK * 1000 + 5000);

@@ -169,9 +169,10 @@ static void kill_after(unsigned events, bool keeps_history)
 		if (!core_rig_step(&rig))
 			core_rig_tick(&rig, 50);
 	}
-	core_rig_kill_core(&rig);
-	if (!keeps_history)
-		memset(rig.area, 0, 4096);
+	if (keeps_history)
+		core_rig_kill_core(&rig);
+	else
+		core_rig_lose_host(&rig);
 	core_rig_serve(&rig);
 	core_rig_pass(&rig, 20000);
 	if (core_rig_phase(&rig, 1) == SLOT_FAILED) {

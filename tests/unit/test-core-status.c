@@ -239,7 +239,7 @@ static void regions_that_are_all_older_than_the_claim(void **state)
 {
 	(void)state;
 	core_rig_release(&rig);
-	memset(rig.area, 0, 4096);
+	core_rig_lose_host(&rig);
 	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++)
 		core_rig_renew_sled(&rig, i, true);
 	core_rig_start(&rig);
