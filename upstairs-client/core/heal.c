@@ -5,8 +5,9 @@
  *  2. It is read from every counted slot behind all that was sent before. If the good copies agree, one of them is
  *     written as any write is, to all slots, in the history, and in the dependency map: the range is free again as soon
  *     as that is sent.
- *  3. Good copies that differ, other than in how they say zeros, are reported and left alone: nobody knows which one is right. So are blocks of which a
- *     good copy says that they were never written, unless the damaged ones say so too: no hash protects that.
+ *  3. Good copies that differ, other than in how they say zeros, are reported and left alone: nobody knows which one is
+ *     right. So are blocks of which a good copy says that they were never written, unless the damaged ones say so too:
+ *     no hash protects that.
  */
 #include <stdio.h>
 #include <string.h>

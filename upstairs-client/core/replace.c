@@ -1,6 +1,7 @@
 /* replace.c: another region takes a slot's place.
  *
- *  1. Only while enough other slots are counted, both of them if this one is: the slot leaves as one whose connection is gone does.
+ *  1. Only while enough other slots are counted, both of them if this one is: the slot leaves as one whose connection
+ *     is gone does.
  *  2. The record forgets its region together with that, and nothing is connected before this is stored: so a region
  *     takes the place only once, and a start in between finds no copy there.
  *  3. What then comes must be empty, or what a mistyped address leads to would be overwritten. It is recorded at once,
