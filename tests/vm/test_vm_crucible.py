@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.downstairs import OWN, UPSTREAM
-from support.vm import Vm, needs_vm
+from support.vm import needs_vm
 from support.volume import both
 
 pytestmark = [needs_vm, pytest.mark.plain, pytest.mark.timeout(900)]
@@ -38,11 +38,6 @@ tb4-gateway 200 2>gateway.log &
 gateway=$!
 until_true 60 is_well 200
 """
-
-
-@pytest.fixture
-def vm(tmp_path):
-    return Vm(tmp_path / "share")
 
 
 def sleds(kind):
@@ -93,9 +88,9 @@ def test_downstairs_of_a_sled_are_kept_by_its_systemd(vm, kind):
     output = vm.run(sleds(kind) + START + """
 systemctl is-enabled crucible-downstairs@3900.service crucible-downstairs@3901.service crucible-downstairs@3902.service
 systemctl show -p LimitNOFILE -p MemoryMax -p Restart crucible-downstairs@3901.service
-before=$(systemctl show -p MainPID --value crucible-downstairs@3901.service)
-is_another() { [ "$(systemctl show -p MainPID --value crucible-downstairs@3901.service)" -gt 0 ] &&
-	[ "$(systemctl show -p MainPID --value crucible-downstairs@3901.service)" != $before ]; }
+main_pid() { systemctl show -p MainPID --value crucible-downstairs@3901.service; }
+before=$(main_pid)
+is_another() { local pid; pid=$(main_pid); [ "$pid" -gt 0 ] && [ "$pid" != "$before" ]; }
 kill -KILL $before
 until_true 60 is_another
 until_true 60 grep -q "lost\\|refused\\|reset" gateway.log

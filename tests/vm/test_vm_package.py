@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from support.node import ROOT, needs
-from support.vm import Vm, needs_vm
+from support.vm import needs_vm
 
 pytestmark = [needs_vm, needs("dpkg-buildpackage", "dh", "lintian"), pytest.mark.plain, pytest.mark.timeout(900)]
 
@@ -29,11 +29,10 @@ def make_newer(package, directory):
     return directory / "new.deb"
 
 
-def test_clean_by_lintian_installed_upgraded_removed_and_purged(tmp_path):
+def test_clean_by_lintian_installed_upgraded_removed_and_purged(vm, tmp_path):
     package = build(tmp_path)
     found = subprocess.run(["lintian", package], capture_output=True, text=True, check=False)
     assert found.returncode == 0 and found.stdout == "", found.stdout
-    vm = Vm(tmp_path / "share")
     shutil.copy(package, vm.share / "old.deb")
     shutil.copy(make_newer(package, tmp_path), vm.share)
     output = vm.run("""

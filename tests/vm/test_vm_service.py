@@ -3,7 +3,7 @@ import re
 
 import pytest
 
-from support.vm import Vm, needs_vm
+from support.vm import needs_vm
 
 pytestmark = [needs_vm, pytest.mark.plain, pytest.mark.timeout(900)]
 
@@ -17,11 +17,6 @@ has_restarted() { [ "$(property 200 NRestarts)" -ge "$1" ]; }
 """
 NAME = "vm-200-disk-0"
 URI = f"nbd+unix:///{NAME}?socket=/run/tb4/200/nbd.sock"
-
-
-@pytest.fixture
-def vm(tmp_path):
-    return Vm(tmp_path / "share")
 
 
 def test_start_status_exposure_and_stop(vm):
