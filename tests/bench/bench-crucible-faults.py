@@ -52,8 +52,7 @@ class Ours:
     def __init__(self, directory, volume):
         (directory / "node").mkdir()
         self.node, self.volume = Node(directory / "node"), volume
-        targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
-        self.node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *targets, "--force")
+        self.node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *volume.target_options, "--force")
         self.gateway = None
 
     def start(self, wait=True):
@@ -174,21 +173,9 @@ class Bench:
     def full(self):
         """Slot 1's region lies on a file system of 96 MiB."""
         def experiment(peer, volume):
-            sled = volume.sleds[1]
-            sled.kill()
-            kept = Path(f"{sled.directory}.kept")
-            sled.directory.rename(kept)
-            sled.directory.mkdir()
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", sled.directory], check=True)
-            try:
-                subprocess.run(["cp", "-a", "--sparse=always", f"{kept}/.", sled.directory], check=True)
-                sled.start()
-                peer.start()
-                return self.under_load(peer, 20, lambda: None)["max"] / 1e6
-            finally:
-                peer.close()
-                sled.kill()
-                subprocess.run(["umount", "-l", sled.directory], check=True)
+            volume.sleds[1].move_to_small_disk("96m").start()
+            peer.start()
+            return self.under_load(peer, 20, lambda: None)["max"] / 1e6
         return self.with_each(experiment)
 
     def two(self):

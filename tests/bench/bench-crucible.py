@@ -63,10 +63,8 @@ class Ours(Peer):
         super().__init__(volume)
         directory.mkdir()
         self.node = Node(directory)
-        targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
-        self.node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *targets)
-        path = self.node.volume_dir / "vm-200-disk-0.conf"
-        path.write_text(f"{path.read_text()}write_ack = {write_ack}\n")
+        self.node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *volume.target_options)
+        self.node.add_to_file(write_ack=write_ack)
         self.gateway = self.node.start()
         self.pid, self.uri = self.gateway.pid, self.gateway.uri()
 

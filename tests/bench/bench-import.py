@@ -50,8 +50,7 @@ class Run:
         self.volume = Volume(directory, "upstream", extents=size // (EXTENT_SIZE * BLOCK), extent_size=EXTENT_SIZE)
         (directory / "node").mkdir()
         self.node = Node(directory / "node")
-        targets = [word for sled in self.volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
-        self.node.tb4("volume", "create", 200, size, "--backend", "crucible", *targets)
+        self.node.tb4("volume", "create", 200, size, "--backend", "crucible", *self.volume.target_options)
 
     def __enter__(self):
         return self

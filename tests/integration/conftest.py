@@ -1,12 +1,13 @@
-"""Fixtures: a disk that is soon full; volumes on three downstairs, relays before them, and certificates."""
+"""Fixtures: a disk that is soon full; downstairs, volumes on three of them, relays before them, and certificates."""
 import shutil
 import subprocess
 
 import pytest
 
 from support.certificates import make_certificates
+from support.downstairs import OwnDownstairs
 from support.relay import Relay
-from support.volume import Volume
+from support.volume import EXTENTS, Volume
 
 
 @pytest.fixture
@@ -23,6 +24,20 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture
+def make_downstairs(tmp_path):
+    """Makes running downstairs that end with the test."""
+    made = []
+
+    def make_one(kind=OwnDownstairs, **options):
+        made.append(kind(tmp_path / f"region-{len(made)}", **options))
+        return made[-1].start()
+
+    yield make_one
+    for downstairs in made:
+        downstairs.close()
+
+
+@pytest.fixture
 def make_volume(tmp_path):
     """Makes volumes that end with the test."""
     made = []
@@ -36,6 +51,12 @@ def make_volume(tmp_path):
     yield make_one
     for volume in made:
         volume.close()
+
+
+@pytest.fixture
+def volume(make_volume, kind):
+    """One of 64 MiB, for tests of several kinds."""
+    return make_volume(kind, extents=EXTENTS)
 
 
 @pytest.fixture

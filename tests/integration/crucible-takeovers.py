@@ -95,8 +95,7 @@ class Races:
         self.volume = Volume(directory / "volume", kind, extents=8)
         self.nodes = [Node(directory / "a", "node-a")]
         self.nodes.append(Node(directory / "b", "node-b", share_with=self.nodes[0]))
-        targets = [word for sled in self.volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
-        self.nodes[0].tb4("volume", "create", 200, self.volume.size, "--backend", "crucible", *targets)
+        self.nodes[0].tb4("volume", "create", 200, self.volume.size, "--backend", "crucible", *self.volume.target_options)
         self.acknowledged = 0
 
     def start_owner(self):

@@ -240,13 +240,17 @@ def test_create_killed_at_any_call_can_be_repeated(scenes):
     assert kill_sweep(scenes, "no volume", ["volume", "create", "200", "1M"], check) >= 8
 
 
+def delete_if_there(node):
+    if (node.volume_dir / "vm-200-disk-0.conf").exists():
+        node.tb4("claim", "release", "200")
+        node.tb4("volume", "delete", "200", "--yes")
+
+
 @pytest.mark.parametrize("state", ["never claimed", "released"])
 def test_delete_killed_at_any_call_can_be_repeated(scenes, state):
     def check(scene):
         node = scene.node
-        if (node.volume_dir / "vm-200-disk-0.conf").exists():
-            node.tb4("claim", "release", "200")
-            node.tb4("volume", "delete", "200", "--yes")
+        delete_if_there(node)
         node.create(200, "1M")
         scene.used = 0  # another volume of that name
         check_volume(scene)
@@ -257,9 +261,7 @@ def test_delete_killed_at_any_call_can_be_repeated(scenes, state):
 def test_delete_killed_at_any_call_leaves_nothing_once_it_is_repeated(scenes):
     def check(scene):
         node = scene.node
-        if (node.volume_dir / "vm-200-disk-0.conf").exists():
-            node.tb4("claim", "release", "200")
-            node.tb4("volume", "delete", "200", "--yes")
+        delete_if_there(node)
         left = without_locks(node_tree(node))
         left.pop(str(node.run_dir / "200" / "lock"), None)
         assert left == {}

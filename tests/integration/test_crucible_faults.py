@@ -3,58 +3,38 @@ names what is wrong, and what was put right is whole again."""
 import os
 import shutil
 import signal
-import subprocess
 import uuid
 from pathlib import Path
 
 import pytest
 
 from support.node import wait_until
-from support.volume import both
-from test_crucible_volumes import EXTENTS, assert_equal, create, end, load, serve_under_load, slots, wait_for_slot
+from support.volume import EXTENTS, both
+from test_crucible_volumes import assert_equal, create, end, load, serve_under_load, slots, wait_for_slot
 
 
 @pytest.fixture
-def node(make_node):
-    return make_node()
-
-
-@pytest.fixture
-def volume(make_volume, kind):
-    return make_volume(kind, extents=EXTENTS)
-
-
-@pytest.fixture
-def small_disk(volume):
+def filler(volume):
     """The region of slot 1 lies on a file system of its own, which gets full when the guest has written a few MiB.
     Unfilled, it has room for all."""
-    sled = volume.sleds[1]
-    sled.kill()
-    kept = Path(f"{sled.directory}.kept")
-    sled.directory.rename(kept)
-    sled.directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", sled.directory], check=True)
-    subprocess.run(["cp", "-a", "--sparse=always", f"{kept}/.", sled.directory], check=True)
+    sled = volume.sleds[1].move_to_small_disk("96m")
     space = os.statvfs(sled.directory)
-    filler = sled.directory / "filler"
-    with open(filler, "wb") as file:
+    path = sled.directory / "filler"
+    with open(path, "wb") as file:
         os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - (6 << 20))
     sled.start()
-    yield filler
-    if sled.is_running():
-        sled.kill()
-    subprocess.run(["umount", "-l", sled.directory], check=True)
+    return path
 
 
 @both
-def test_full_file_system_of_one_region(volume, small_disk, node, tmp_path):
+def test_full_file_system_of_one_region(volume, filler, node, tmp_path):
     """Its process is wedged in its writes, for anybody, until there is room."""
     gateway, history, stop_file = serve_under_load(volume, node, tmp_path)
     wait_until(lambda: not slots(gateway)[1]["in_sync"], "the slot is left", 60)
     assert gateway.volume_status()["state"] == "serving"
     assert gateway.volume_status()["crucible"]["counted"] == 2
     assert slots(gateway)[1]["last_error"] and slots(gateway)[1]["advice"]
-    small_disk.unlink()
+    filler.unlink()
     volume.sleds[1].kill()  # as its health check does
     volume.sleds[1].start()
     wait_for_slot(gateway, 1, "active")
@@ -127,8 +107,7 @@ def test_region_restored_from_an_old_copy_is_copied_anew(volume, node, tmp_path)
 def test_one_copy_goes_on_and_starts_where_that_is_allowed(volume, node, tmp_path):
     """min_copies = 1."""
     create(node, volume)
-    path = node.volume_dir / "vm-200-disk-0.conf"
-    path.write_text(path.read_text() + "min_copies = 1\n")
+    node.add_to_file(min_copies=1)
     gateway = node.start()
     assert "min_copies = 1: while a single copy is there, loss of it loses what was written meanwhile" in gateway.log
     assert gateway.volume_status()["crucible"]["min_copies"] == 1

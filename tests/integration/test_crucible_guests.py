@@ -9,18 +9,8 @@ import time
 import pytest
 
 from support.node import needs, run, wait_until
-from support.volume import both
-from test_crucible_volumes import EXTENTS, assert_equal, create, slots, wait_for_slot
-
-
-@pytest.fixture
-def node(make_node):
-    return make_node()
-
-
-@pytest.fixture
-def volume(make_volume, kind):
-    return make_volume(kind, extents=EXTENTS)
+from support.volume import EXTENTS, both
+from test_crucible_volumes import assert_equal, create, slots, wait_for_slot
 
 
 @pytest.fixture

@@ -12,21 +12,10 @@ import pytest
 
 from support.certificates import files
 from support.node import PROGRAMS, TOOLS, run, wait_until
-from support.volume import BLOCK, KEY, MIB, both
+from support.volume import BLOCK, EXTENTS, KEY, MIB, both
 from support.wire import CMD_WRITE, Closed
 
 HISTORY = TOOLS / "nbd-history"
-EXTENTS = 64
-
-
-@pytest.fixture
-def node(make_node):
-    return make_node()
-
-
-@pytest.fixture
-def volume(make_volume, kind):
-    return make_volume(kind, extents=EXTENTS)
 
 
 def target_of(sled):
@@ -34,22 +23,11 @@ def target_of(sled):
 
 
 def options_of(volume):
-    targets = [word for sled in volume.sleds for word in ("--target", target_of(sled))]
-    return ["--backend", "crucible", *targets, *(["--key-file", volume.directory / "key"] if volume.key else [])]
+    return ["--backend", "crucible", *volume.target_options, *(["--key-file", volume.directory / "key"] if volume.key else [])]
 
 
 def create(node, volume, vmid=200, size=None):
     node.tb4("volume", "create", vmid, size or volume.size, *options_of(volume))
-
-
-def change_file(node, vmid=200, **values):
-    """Gives settings of a volume's file other values."""
-    path = node.volume_dir / f"vm-{vmid}-disk-0.conf"
-    text = path.read_text()
-    for name, value in values.items():
-        text, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
-        assert count == 1
-    path.write_text(text)
 
 
 def contents(volume, slot):
@@ -459,7 +437,7 @@ def test_import_and_export_without_a_gateway(volume, node, tmp_path):
 def test_regions_that_are_too_small_are_refused_with_what_to_do(make_volume, node):
     volume = make_volume(extents=4)
     create(node, volume)
-    change_file(node, size=volume.size + 4096)
+    node.change_file(size=volume.size + 4096)
     status, log = node.run_to_end()
     assert status == 65 and re.search(r"fewer than the \d+ bytes of the volume: correct size in \S+vm-200-disk-0\.conf", log)
 
@@ -524,7 +502,7 @@ def test_name_that_resolves_and_one_that_does_not(make_volume, node):
     targets = [word for one in volume.sleds for word in ("--target", f"localhost:{one.port}")]
     node.tb4("volume", "create", "200", "16M", "--backend", "crucible", *targets)
     assert node.start().stop() == 0
-    change_file(node, target_0="no-such-host.invalid:5")
+    node.change_file(target_0="no-such-host.invalid:5")
     status, log = node.run_to_end()
     assert status != 0 and "target_0: no-such-host.invalid:5" in log
 
@@ -663,8 +641,7 @@ def test_scrub_by_itself(make_volume, make_node):
 def test_writes_answered_at_once_are_not_lost_by_kills_either(volume, node, tmp_path):
     """write_ack = submit: what was answered is in the history, which outlives the gateway."""
     create(node, volume)
-    path = node.volume_dir / "vm-200-disk-0.conf"
-    path.write_text(path.read_text() + "write_ack = submit\n")
+    node.add_to_file(write_ack="submit")
     gateway = node.start()
     assert "write_ack = submit: loss of this host loses writes that were not flushed" in gateway.log
     assert gateway.volume_status()["crucible"]["write_ack"] == "submit"
@@ -688,8 +665,7 @@ def test_writes_answered_at_once_are_not_lost_by_kills_either(volume, node, tmp_
 def test_lone_write_that_is_answered_at_once_is_on_all_copies_soon(volume, node):
     """write_ack = submit: it waits for others for a moment only."""
     create(node, volume)
-    path = node.volume_dir / "vm-200-disk-0.conf"
-    path.write_text(path.read_text() + "write_ack = submit\n")
+    node.add_to_file(write_ack="submit")
     gateway = node.start()
     with gateway.connect() as client:
         for number in range(1, 4):

@@ -20,19 +20,11 @@ ABORTED = -6
 
 
 @pytest.fixture(params=KINDS)
-def make(request, tmp_path):
+def make(request, make_downstairs):
     """Makes running downstairs of one kind."""
     if request.param == "upstream" and not UPSTREAM:
         pytest.skip(UPSTREAM_MISSING)
-    made = []
-
-    def make_one(kind=request.param, **options):
-        made.append(KINDS[kind](tmp_path / f"region-{len(made)}", **options))
-        return made[-1].start()
-
-    yield make_one
-    for downstairs in made:
-        downstairs.close()
+    return lambda kind=request.param, **options: make_downstairs(KINDS[kind], **options)
 
 
 @pytest.fixture

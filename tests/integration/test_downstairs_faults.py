@@ -12,21 +12,8 @@ KILLED = -signal.SIGKILL
 
 
 @pytest.fixture
-def make(tmp_path):
-    made = []
-
-    def make_one(kind=OwnDownstairs, **options):
-        made.append(kind(tmp_path / f"region-{len(made)}", **options))
-        return made[-1].start()
-
-    yield make_one
-    for downstairs in made:
-        downstairs.close()
-
-
-@pytest.fixture
-def downstairs(make):
-    return make()
+def downstairs(make_downstairs):
+    return make_downstairs()
 
 
 def first_byte(upstairs, block):
@@ -173,8 +160,8 @@ def test_exit_in_the_middle_of_a_flush(downstairs):
     assert upstairs.read(0, 12)[1] == fill(1, 12)
 
 
-def test_exit_in_the_middle_of_a_repair(make):
-    good, bad = make(), make()
+def test_exit_in_the_middle_of_a_repair(make_downstairs):
+    good, bad = make_downstairs(), make_downstairs()
     source, target = good.run(), bad.run()
     source.write(0, fill(5))
     target.write(0, fill(6))
@@ -240,8 +227,8 @@ def test_repair_port_can_be_silent(downstairs):
     assert downstairs.get("/region-info")[0] == 200
 
 
-def test_repair_port_can_cut_an_answer(make):
-    good, bad = make(), make()
+def test_repair_port_can_cut_an_answer(make_downstairs):
+    good, bad = make_downstairs(), make_downstairs()
     good.run().live("ExtentLiveClose", 0)
     good.control("http cut")
     target = bad.run()
@@ -276,8 +263,8 @@ def test_silent_upstairs_is_dropped_and_single_bytes_do_not_count(hasty):
     alive.write(0, fill(1))
 
 
-def test_answers_that_are_not_read_pile_up_and_others_are_served(make):
-    downstairs = make(block_size=32768, extent_size=16)
+def test_answers_that_are_not_read_pile_up_and_others_are_served(make_downstairs):
+    downstairs = make_downstairs(block_size=32768, extent_size=16)
     greedy = downstairs.run(generation=1)
     for _ in range(200):
         greedy.job("ReadRequest", start=0, count=16)
@@ -324,8 +311,8 @@ def verify(directory):
     return subprocess.run([OWN, "verify", "--dir", directory], capture_output=True, text=True, check=False)
 
 
-def test_dump_compares_up_to_three_regions(make):
-    regions = [make() for _ in range(3)]
+def test_dump_compares_up_to_three_regions(make_downstairs):
+    regions = [make_downstairs() for _ in range(3)]
     for downstairs in regions:
         upstairs = downstairs.run(generation=2)
         upstairs.write(0, fill(1, 12))
@@ -344,14 +331,14 @@ def test_dump_compares_up_to_three_regions(make):
     assert result.returncode == 1 and "extent 2:  2/3  2/3  2/3 dirty  versions differ\n" in result.stdout
 
 
-def test_dump_refuses_regions_of_other_shapes(make):
-    result = dump(make().directory, make(extent_size=5).directory)
+def test_dump_refuses_regions_of_other_shapes(make_downstairs):
+    result = dump(make_downstairs().directory, make_downstairs(extent_size=5).directory)
     assert result.returncode == 1 and "another shape" in result.stderr
 
 
-def test_verify_checks_hashes(make):
+def test_verify_checks_hashes(make_downstairs):
     for encrypted in (False, True):
-        downstairs = make(encrypted=encrypted)
+        downstairs = make_downstairs(encrypted=encrypted)
         upstairs = downstairs.run()
         contexts = [(xxh64(bytes(28) + fill(value)), bytes(28)) for value in (1, 2)] if encrypted else None
         upstairs.write(3, fill(1, 2), contexts=contexts)
@@ -379,8 +366,8 @@ def test_impossible_region_is_not_made(tmp_path, options):
 
 
 @pytest.mark.skipif(not UPSTREAM, reason=UPSTREAM_MISSING)
-def test_upstreams_tools_read_our_regions_and_ours_theirs(make):
-    own, upstream = make(), make(UpstreamDownstairs)
+def test_upstreams_tools_read_our_regions_and_ours_theirs(make_downstairs):
+    own, upstream = make_downstairs(), make_downstairs(UpstreamDownstairs)
     for downstairs in (own, upstream):
         upstairs = downstairs.run(generation=2)
         upstairs.write(0, fill(1, 7))

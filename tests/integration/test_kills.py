@@ -33,11 +33,16 @@ def test_flushed_data_survive_kill_and_so_do_unflushed_ones_of_a_living_host(nod
         assert client.read(4096, 4096) == b"written." * 512
 
 
+def start_load(gateway):
+    """(a client that connects again when it has to, the file that ends it)"""
+    stop_file = gateway.node.directory / "stop"
+    return subprocess.Popen([TOOLS / "nbd-history", "--region", "4M", "--stop-file", stop_file, gateway.socket,
+                             "vm-200-disk-0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), stop_file
+
+
 def test_client_that_waits_for_the_restart_goes_on(node, gateway):
     """With a reconnecting client over kill and start the load never sees an error."""
-    stop_file = node.directory / "stop"
-    load = subprocess.Popen([TOOLS / "nbd-history", "--region", "4M", "--stop-file", stop_file, gateway.socket,
-                             "vm-200-disk-0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    load, stop_file = start_load(gateway)
     for _ in range(3):
         time.sleep(0.2)
         gateway.kill()
@@ -64,9 +69,7 @@ def test_kill_right_after_the_start_again_and_again(node):
 
 
 def test_orderly_stop_under_load_answers_everything_and_releases(node, gateway):
-    stop_file = node.directory / "stop"
-    load = subprocess.Popen([TOOLS / "nbd-history", "--region", "4M", "--stop-file", stop_file, gateway.socket,
-                             "vm-200-disk-0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    load, stop_file = start_load(gateway)
     for _ in range(3):
         time.sleep(0.2)
         assert gateway.stop() == 0

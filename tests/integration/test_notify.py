@@ -92,8 +92,7 @@ def test_failed_start_is_never_ready(node, supervisor):
 
 def crucible_volume(node, make_volume):
     volume = make_volume(extents=4)
-    node.tb4("volume", "create", 200, volume.size, "--backend", "crucible",
-             *[word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")])
+    node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *volume.target_options)
     return volume
 
 

@@ -38,9 +38,11 @@ class Sleds:
     def address(self, name):
         return f"127.{self.net}.0.{name[1:]}"
 
-    def settings(self):
-        return "".join(f"[sled {name}]\naddress = {self.address(name)}\ncommand = sh -c\ndirectory = {self.path(name)}\n"
-                       f"program = {self.program}\n{self.more.get(name, '')}\n" for name in self.names)
+    def settings(self, away=None):
+        """The command of the sled that is away fails."""
+        return "".join(f"[sled {name}]\naddress = {self.address(name)}\ncommand = {'false' if name == away else 'sh -c'}\n"
+                       f"directory = {self.path(name)}\nprogram = {self.program}\n{self.more.get(name, '')}\n"
+                       for name in self.names)
 
     def regions(self):
         """{(sled, port)} as they lie in the directories."""
@@ -101,6 +103,10 @@ def create(node, *arguments, size=SIZE, vmid=200, **options):
 
 def places(node, name=NAME):
     return node.tb4_json("volume", "info", name)["targets"]
+
+
+def name_of(sleds, target):
+    return next(name for name in sleds.names if target.startswith(sleds.address(name) + ":"))
 
 
 def assert_nothing_is_left(node, sleds):
@@ -336,11 +342,8 @@ def test_region_of_an_older_volume_of_that_name_is_never_taken(node, sleds):
 
 def test_delete_while_a_sled_is_away(node, sleds):
     create(node)
-    away = next(name for name in sleds.names if sleds.address(name) in places(node)[1])
-    sleds.more = {away: ""}
-    broken = sleds.settings().replace(f"[sled {away}]\naddress = {sleds.address(away)}\ncommand = sh -c",
-                                      f"[sled {away}]\naddress = {sleds.address(away)}\ncommand = false")
-    node.write_config(broken)
+    away = name_of(sleds, places(node)[1])
+    node.write_config(sleds.settings(away))
     result = node.tb4("volume", "delete", NAME, "--yes", check=False)
     assert result.returncode != 0 and "nothing is deleted: use --force" in result.stderr
     assert len(sleds.regions()) == 3 and node.tb4_json("volume", "list")["volumes"]
@@ -355,12 +358,11 @@ def test_delete_while_a_sled_is_away(node, sleds):
 def test_adopt_takes_size_and_shape_of_the_regions(make_volume, make_node, kind, tmp_path):
     volume = make_volume(kind, extents=16)
     node = make_node()
-    targets = [word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")]
     volume.io("fill", 7, 8 * MIB)
-    result = node.tb4("volume", "adopt", 200, *targets, check=False)
+    result = node.tb4("volume", "adopt", 200, *volume.target_options, check=False)
     assert result.returncode == 0 and "can be seen only on hosts that are a [sled]" in result.stderr, result.stderr
     assert node.tb4_json("volume", "info", NAME)["size"] == volume.size
-    result = node.tb4("volume", "adopt", 201, *targets, check=False)
+    result = node.tb4("volume", "adopt", 201, *volume.target_options, check=False)
     assert result.returncode == 73 and f"is a region of {NAME}" in result.stderr
     gateway = node.start()
     run("nbdcopy", gateway.uri(), tmp_path / "back")
@@ -407,10 +409,6 @@ def test_adopt_refuses_while_a_client_is_connected(node, sleds):
 
 
 # daily operation
-
-def name_of(sleds, target):
-    return next(name for name in sleds.names if target.startswith(sleds.address(name) + ":"))
-
 
 @both
 def test_replace_on_another_sled_and_drain_under_load(node, sleds, kind, tmp_path):
@@ -467,9 +465,7 @@ def test_broken_sled_is_replaced(node, sleds, tmp_path):
                if os.fsencode(sleds.path(broken)) in open(f"/proc/{pid}/cmdline", "rb").read())  # noqa: SIM115
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: slots(gateway)[2]["state"] in ("absent", "connecting"), "slot 2 is away")
-    node.write_config(sleds.settings().replace(
-        f"[sled {broken}]\naddress = {sleds.address(broken)}\ncommand = sh -c",
-        f"[sled {broken}]\naddress = {sleds.address(broken)}\ncommand = false"))
+    node.write_config(sleds.settings(broken))
     spare = next(name for name in sleds.names if name not in {name_of(sleds, target) for target in places(node)})
     result = node.tb4("volume", "replace", NAME, 2, "--sled", spare, check=False)
     assert result.returncode == 0 and "is left where it is: sled" in result.stderr, result.stderr
@@ -524,7 +520,7 @@ def test_check_finds_what_is_wrong(node, sleds):
 
 def test_sled_that_does_not_answer_is_listed(node, sleds):
     sleds.names = ["s1", "s2"]
-    node.write_config(sleds.settings().replace("command = sh -c", "command = false", 1))
+    node.write_config(sleds.settings("s1"))
     result = node.tb4("sled", "list", check=False)
     assert result.returncode == 1 and re.search(r"^s1 .*its command ended with 1", result.stdout, re.M)
     assert re.search(r"^s2 .*GiB", result.stdout, re.M)
@@ -601,7 +597,7 @@ def test_quotes_in_settings_reach_the_sled_as_they_are(node, sleds, tmp_path):
 # generations that others have used
 
 def adopted(node, volume):
-    node.tb4("volume", "adopt", 200, *[word for sled in volume.sleds for word in ("--target", f"127.0.0.1:{sled.port}")])
+    node.tb4("volume", "adopt", 200, *volume.target_options)
     return node
 
 
@@ -734,11 +730,7 @@ def test_what_is_left_of_a_removal_or_a_creation_is_found(node, sleds):
 
 def test_key_stays_as_long_as_a_region_does(node, sleds):
     create(node, "--encrypt")
-    node.write_config(sleds.settings().replace("command = sh -c", "command = false", 1).replace("[sled s1]", "[sled s1]"))
-    away = sleds.address("s1")
-    if all(away not in target for target in places(node)):
-        node.write_config(sleds.settings().replace(f"[sled s2]\naddress = {sleds.address('s2')}\ncommand = sh -c",
-                                                   f"[sled s2]\naddress = {sleds.address('s2')}\ncommand = false"))
+    node.write_config(sleds.settings(name_of(sleds, places(node)[0])))
     result = node.tb4("volume", "delete", NAME, "--yes", "--force", check=False)
     assert result.returncode == 0 and "its key stays, too" in result.stderr, result.stderr
     assert (node.claim_dir / f"{NAME}.key").exists() and len(sleds.regions()) == 1

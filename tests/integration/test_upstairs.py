@@ -1,7 +1,6 @@
 """libupstairs, by tests/tools/upstairs-io, on three real crucible-downstairs."""
 import contextlib
 import random
-import re
 import resource
 import shutil
 import socket
@@ -13,6 +12,7 @@ import pytest
 from support import upstream
 from support.downstairs import free_port
 from support.node import TOOLS, run, wait_until
+from support.volume import assert_equal_by_upstream
 
 pytestmark = pytest.mark.skipif(not shutil.which("crucible-downstairs"),
                                 reason="not installed: crucible-downstairs (build it from its own repository)")
@@ -75,16 +75,8 @@ class Volume:
             region.kill()
 
     def assert_equal(self):
-        """The dump of the real program finds three equal, clean regions, and each valid."""
         self.close()
-        dump = run("crucible-downstairs", "dump", *[word for region in self.regions for word in ("-d", region.directory)])
-        rows = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in dump.splitlines()]
-        rows = [row for row in rows if len(row) >= 11 and row[0].isdigit()]
-        assert len(rows) == 16
-        for row in rows:
-            assert len(set(row[2:5])) == 1 and len(set(row[5:8])) == 1 and row[8:11] == ["F", "F", "F"], row
-        for region in self.regions:
-            run("crucible-downstairs", "verify", "-d", region.directory)
+        assert_equal_by_upstream([region.directory for region in self.regions], 16)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 
-from support.node import run, wait_until
+from support.node import run
 from test_upstairs import MIB, Region, Volume, either, pytestmark, volume  # noqa: F401: fixtures
 
 BLOCK, EXTENT = 4096, 256 * 4096

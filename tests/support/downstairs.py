@@ -51,6 +51,7 @@ class Downstairs:
         self.address = ("127.0.0.1", self.port)
         self.repair_address = ("127.0.0.1", self.port + REPAIR_PORT_OFFSET)
         self.process = None
+        self.is_mounted = False
         self.upstairs = []
         self.create()
 
@@ -63,6 +64,18 @@ class Downstairs:
             self.kill()
         shutil.rmtree(self.directory)
         self.create()
+        return self
+
+    def move_to_small_disk(self, size):
+        """kill -9, and the region moves to a file system of its own, of that size as mount(8) takes it."""
+        if self.process:
+            self.kill()
+        kept = f"{self.directory}.kept"
+        self.directory.rename(kept)
+        self.directory.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", self.directory], check=True)
+        self.is_mounted = True
+        subprocess.run(["cp", "-a", "--sparse=always", f"{kept}/.", self.directory], check=True)
         return self
 
     def create_command(self):
@@ -168,6 +181,8 @@ class Downstairs:
             upstairs.close()
         if self.process:
             self.kill()
+        if self.is_mounted:
+            subprocess.run(["umount", "-l", self.directory], check=True)
 
 
 class OwnDownstairs(Downstairs):

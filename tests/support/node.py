@@ -187,6 +187,20 @@ class Node:
     def image(self, name="vm-200-disk-0"):
         return self.data_dir / f"{name}.raw"
 
+    def change_file(self, vmid=200, **values):
+        """Gives settings of the file of a VM's disk 0 other values."""
+        path = self.volume_dir / f"vm-{vmid}-disk-0.conf"
+        text = path.read_text()
+        for name, value in values.items():
+            text, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.M)
+            assert count == 1
+        path.write_text(text)
+
+    def add_to_file(self, vmid=200, **values):
+        """Settings that are not in it yet, in the section of the backend, which is the last one."""
+        path = self.volume_dir / f"vm-{vmid}-disk-0.conf"
+        path.write_text(path.read_text() + "".join(f"{name} = {value}\n" for name, value in values.items()))
+
     def record(self, name="vm-200-disk-0"):
         claims = self.tb4_json("claim", "show", name)["claims"]
         return claims[0] if claims else None

@@ -12,6 +12,7 @@ from .node import TOOLS, run, wait_until
 UPSTAIRS_IO = TOOLS / "upstairs-io"
 KINDS = {"own": OwnDownstairs, "upstream": UpstreamDownstairs}
 BLOCK = 4096
+EXTENTS = 64  # of a volume of 64 MiB
 MIB = 1 << 20
 KEY = bytes(range(32))
 UPSTREAM_PARAM = pytest.param("upstream", marks=pytest.mark.skipif(not UPSTREAM, reason=UPSTREAM_MISSING))
@@ -76,6 +77,18 @@ class Client:
             return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Private_"))
 
 
+def assert_equal_by_upstream(directories, extents):
+    """Upstream's tools find three equal, clean regions, and each valid."""
+    dump = run(UPSTREAM, "dump", *[word for directory in directories for word in ("-d", directory)])
+    rows = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in dump.splitlines()]
+    rows = [row for row in rows if len(row) >= 11 and row[0].isdigit()]
+    assert len(rows) == extents, dump
+    for row in rows:
+        assert len(set(row[2:5])) == 1 and len(set(row[5:8])) == 1 and row[8:11] == ["F", "F", "F"], row
+    for directory in directories:
+        run(UPSTREAM, "verify", "-d", directory)
+
+
 class Volume:
     """Three regions and the processes that serve them. `targets` are where a client connects, and may be relays."""
 
@@ -98,6 +111,10 @@ class Volume:
         return self.extents * self.extent_size * BLOCK
 
     @property
+    def target_options(self):
+        return [word for host, port in self.targets for word in ("--target", f"{host}:{port}")]
+
+    @property
     def record_path(self):
         return self.directory / "record"
 
@@ -116,9 +133,8 @@ class Volume:
         if generation is None:
             self.generation += 1
             generation = self.generation
-        targets = [word for host, port in self.targets for word in ("--target", f"{host}:{port}")]
         return [str(word) for word in (
-            UPSTAIRS_IO, *targets, "--generation", generation, "--record", record or self.record_path,
+            UPSTAIRS_IO, *self.target_options, "--generation", generation, "--record", record or self.record_path,
             *(["--key", self.directory / "key"] if self.key else []), *self.options, *words)]
 
     def io(self, *words, check=True, timeout=100, **options):
@@ -189,18 +205,12 @@ class Volume:
         for sled in self.sleds:
             run(OWN, "verify", "--dir", sled.directory)
         if UPSTREAM:
-            self._ask_upstreams_tools([sled.directory for sled in self.sleds])
+            self._ask_upstreams_tools()
 
-    def _ask_upstreams_tools(self, directories):
-        dump = run(UPSTREAM, "dump", *[word for directory in directories for word in ("-d", directory)])
-        rows = [re.sub(r"\x1b\[[0-9;]*m", "", line).split() for line in dump.splitlines()]
-        rows = [row for row in rows if len(row) >= 11 and row[0].isdigit()]
-        assert len(rows) == self.extents, dump
-        for row in rows:
-            assert len(set(row[2:5])) == 1 and len(set(row[5:8])) == 1 and row[8:11] == ["F", "F", "F"], row
+    def _ask_upstreams_tools(self):
+        assert_equal_by_upstream([sled.directory for sled in self.sleds], self.extents)
         raw = shutil.which("crucible-verify-raw")
         for sled in self.sleds:
-            run(UPSTREAM, "verify", "-d", sled.directory)
             for extent in range(self.extents) if raw else []:
                 run(raw, sled.extent_path(extent))
 
