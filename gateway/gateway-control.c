@@ -20,10 +20,18 @@ static bool add_claim(struct json_object *object, const struct served_volume *se
 		json_add_number(object, "generation", served->hold.generation);
 }
 
+static bool add_limits(struct json_object *object, const struct served_volume *served)
+{
+	const struct limits *limits = &served->volume.limits;
+	return json_add_number(object, "limit_iops", limits->iops) &&
+		json_add_number(object, "limit_bytes_per_second", limits->bytes_per_second) &&
+		json_add_number(object, "limited", served->export->stats.limited);
+}
+
 static bool describe_volume(struct json_object *object, const struct served_volume *served)
 {
 	const struct nbd_export *export = served->export;
-	const struct volume *volume = served->volume;
+	const struct volume *volume = &served->volume;
 	bool has_reason = export->state == EXPORT_FAILED || export->state == EXPORT_FENCED;
 	unsigned device;
 	char device_path[32];
@@ -41,7 +49,8 @@ static bool describe_volume(struct json_object *object, const struct served_volu
 		json_add_switch(object, "flush_failed", export->flush_failed) &&
 		json_add_number(object, "connections", export->connection_count) &&
 		json_add_number(object, "in_flight", export->in_flight_count) &&
-		json_add_number(object, "awaited_writes", export->awaited) && add_claim(object, served);
+		json_add_number(object, "awaited_writes", export->awaited) && add_limits(object, served) &&
+		add_claim(object, served);
 	struct json_object *details = json_object_new_object();
 	if (served->backend && served->is_active && details)
 		served->backend->operations->status(served->backend, details);
@@ -52,9 +61,11 @@ static struct json_object *make_volumes(const struct gateway *gateway,
 	bool (*fill)(struct json_object *object, const struct served_volume *served))
 {
 	struct json_object *volumes = json_object_new_array();
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
 		struct json_object *object = json_object_new_object();
-		if (!object || !fill(object, &gateway->served[i])) {
+		if (!object || !fill(object, served)) {
 			json_object_put(object);
 			json_object_put(volumes);
 			return NULL;
@@ -92,6 +103,8 @@ static struct json_object *make_report(const struct gateway *gateway,
 		json_add_text(object, "state", gateway_state_names[gateway->state]) &&
 		json_add_number(
 			object, "uptime_seconds", (uv_now(&gateway->loop) - gateway->started) / 1000) &&
+		json_add_number(object, "limit_iops", gateway->limits.iops) &&
+		json_add_number(object, "limit_bytes_per_second", gateway->limits.bytes_per_second) &&
 		json_add(object, "nbd", make_server(gateway)) &&
 		json_add(object, "volumes", make_volumes(gateway, fill)))
 		return object;
@@ -148,11 +161,13 @@ static bool describe_counters(struct json_object *object, const struct served_vo
 
 /* resize */
 
-static struct served_volume *find_volume(struct gateway *gateway, const char *name)
+struct served_volume *gateway_find_volume(struct gateway *gateway, const char *name)
 {
-	for (size_t i = 0; name && i < gateway->volumes.count; i++) {
-		if (strcmp(gateway->served[i].volume->name, name) == 0)
-			return &gateway->served[i];
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
+		if (strcmp(served->volume.name, name) == 0)
+			return served;
 	}
 	return NULL;
 }
@@ -162,19 +177,18 @@ struct served_volume *gateway_find_changeable(struct gateway *gateway, struct co
 {
 	struct reason reason;
 	const char *name = json_text_or_null(request, "volume");
-	struct served_volume *served = find_volume(gateway, name);
+	struct served_volume *served = name ? gateway_find_volume(gateway, name) : NULL;
 	int status = 0;
 	if (!name)
 		status = reason_set(&reason, -EINVAL, "the name of a volume is missing");
 	else if (!served)
 		status = reason_set(&reason, -EBUSY,
-			"%.64s: not among the volumes that the running gateway of VM %llu has found when it was "
-			"started: restart it",
-			name, (unsigned long long)gateway->vmid);
+			"%.64s: not among the volumes that the running gateway of VM %llu serves: tb4 reload %llu makes it look again",
+			name, (unsigned long long)gateway->vmid, (unsigned long long)gateway->vmid);
 	else if (served->export->state != EXPORT_SERVING || gateway->state != GATEWAY_SERVING)
-		status = reason_set(&reason, -EBUSY, "%s: is not being served now", served->volume->name);
+		status = reason_set(&reason, -EBUSY, "%s: is not being served now", served->volume.name);
 	else if (served->change_client)
-		status = reason_set(&reason, -EBUSY, "%s: is being changed already", served->volume->name);
+		status = reason_set(&reason, -EBUSY, "%s: is being changed already", served->volume.name);
 	if (status < 0)
 		control_refuse(client, status, &reason);
 	return status < 0 ? NULL : served;
@@ -208,7 +222,7 @@ static void store_size(uv_work_t *work)
 	struct reason *reason = &served->change_reason;
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
-	int status = lock < 0 ? lock : volume_load(config, served->volume->name, &present, reason);
+	int status = lock < 0 ? lock : volume_load(config, served->volume.name, &present, reason);
 	if (status == 0 && present.size < served->resized_to) {
 		present.size = served->resized_to;
 		status = volume_write(config, &present, reason);
@@ -224,9 +238,10 @@ static void on_size_stored(uv_work_t *work, int status)
 	if (status < 0 || served->change_error < 0) {
 		control_refuse(client, status < 0 ? status : served->change_error, &served->change_reason);
 	} else {
+		served->volume.size = served->resized_to;
 		if (served->export->state == EXPORT_SERVING)
 			nbd_export_resized(served->export);
-		log_info("%s: grown to %llu bytes", served->volume->name,
+		log_info("%s: grown to %llu bytes", served->volume.name,
 			(unsigned long long)served->resized_to);
 		struct json_object *answer = json_object_new_object();
 		json_add_number(answer, "size", served->resized_to);
@@ -263,6 +278,8 @@ void gateway_handle_control(
 		control_answer(client, make_report(gateway, describe_counters));
 	else if (strcmp(command, "resize") == 0)
 		start_resize(gateway, client, request);
+	else if (strcmp(command, "reload") == 0)
+		gateway_begin_reload(gateway, client, request);
 	else if (strcmp(command, "scrub") == 0)
 		gateway_scrub(gateway, client, request);
 	else if (strcmp(command, "replace") == 0)

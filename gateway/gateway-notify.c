@@ -14,12 +14,13 @@ static unsigned list_volumes(const struct gateway *gateway, bool starting, char 
 	unsigned count = 0;
 	size_t used = 0;
 	text[0] = '\0';
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		const struct served_volume *served = &gateway->served[i];
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
 		if (!(starting ? !served->is_resolved : served->is_stalled))
 			continue;
 		if (used < STATUS_MAX)
-			used += (size_t)snprintf(text + used, STATUS_MAX - used, "%s%s", count ? ", " : "", served->volume->name);
+			used += (size_t)snprintf(text + used, STATUS_MAX - used, "%s%s", count ? ", " : "", served->volume.name);
 		count++;
 	}
 	return count;
@@ -56,10 +57,11 @@ static void notify_state(const struct gateway *gateway, const char *before)
 {
 	char stalled[STATUS_MAX];
 	unsigned serving = 0, waiting = list_volumes(gateway, false, stalled);
-	for (size_t i = 0; i < gateway->volumes.count; i++)
-		serving += gateway->served[i].export->state == EXPORT_SERVING;
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+		serving += served->export->state == EXPORT_SERVING;
 	sd_notifyf(0, "%sSTATUS=%s %u of %zu volumes%s%s", before, gateway->state == GATEWAY_FENCED ? "Fenced," : "Serving",
-		serving, gateway->volumes.count, waiting ? "; requests wait for copies of " : "", stalled);
+		serving, gateway->served_count, waiting ? "; requests wait for copies of " : "", stalled);
 }
 
 void notify_ready(const struct gateway *gateway)
@@ -73,9 +75,9 @@ void notify_stalled(struct served_volume *served, bool is_stalled)
 		return;
 	served->is_stalled = is_stalled;
 	if (is_stalled)
-		log_warning("%s: requests wait: too few of its copies are there", served->volume->name);
+		log_warning("%s: requests wait: too few of its copies are there", served->volume.name);
 	else
-		log_info("%s: goes on", served->volume->name);
+		log_info("%s: goes on", served->volume.name);
 	if (served->gateway->state == GATEWAY_SERVING)
 		notify_state(served->gateway, "");
 }

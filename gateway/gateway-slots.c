@@ -22,10 +22,10 @@ static bool take_slot(struct served_volume *served, struct control_client *clien
 	uint64_t slot;
 	int status = 0;
 	if (!served->backend->operations->replace)
-		status = reason_set(&reason, -EINVAL, "%s: has no slots: its backend is %s", served->volume->name,
+		status = reason_set(&reason, -EINVAL, "%s: has no slots: its backend is %s", served->volume.name,
 			served->backend->operations->name);
 	else if (!json_number(request, "slot", &slot) || slot >= VOLUME_TARGETS)
-		status = reason_set(&reason, -EINVAL, "%s: a slot is a number from 0 to %d", served->volume->name,
+		status = reason_set(&reason, -EINVAL, "%s: a slot is a number from 0 to %d", served->volume.name,
 			VOLUME_TARGETS - 1);
 	if (status < 0) {
 		control_refuse(client, status, &reason);
@@ -39,7 +39,7 @@ static void answer_slot(struct served_volume *served, struct control_client *cli
 {
 	struct json_object *answer = json_object_new_object();
 	json_add_number(answer, "slot", served->slot);
-	json_add_text(answer, "target", served->volume->targets[served->slot]);
+	json_add_text(answer, "target", served->volume.targets[served->slot]);
 	control_answer(client, answer);
 }
 
@@ -66,7 +66,7 @@ static int store_target(const struct served_volume *served, const char *target, 
 	const struct config *config = served->gateway->config;
 	CLEANUP(volume_free) struct volume present = { 0 };
 	CLEANUP_CLOSE int lock = volumes_lock(config, reason);
-	int status = lock < 0 ? lock : volume_load(config, served->volume->name, &present, reason);
+	int status = lock < 0 ? lock : volume_load(config, served->volume.name, &present, reason);
 	if (status < 0)
 		return status;
 	free(present.targets[served->slot]);
@@ -97,10 +97,10 @@ static void refuse_change(struct served_volume *served)
 static void do_restore(uv_work_t *work)
 {
 	struct served_volume *served = container_of(work, struct served_volume, change_work);
-	const char *old = served->volume->targets[served->slot];
+	const char *old = served->volume.targets[served->slot];
 	struct reason reason;
 	if (store_target(served, old, &reason) < 0)
-		log_error("%s: its file names %s for slot %u, which is still %s: %s", served->volume->name, served->target,
+		log_error("%s: its file names %s for slot %u, which is still %s: %s", served->volume.name, served->target,
 			served->slot, old, reason.text);
 }
 
@@ -129,10 +129,10 @@ static void on_stored(uv_work_t *work, int status)
 	}
 	struct control_client *client = served->change_client;
 	served->change_client = NULL;
-	log_info("%s: slot %u is replaced: %s takes the place of %s", served->volume->name, served->slot, target,
-		served->volume->targets[served->slot]);
-	free(served->volume->targets[served->slot]);
-	served->volume->targets[served->slot] = take_pointer(&target);
+	log_info("%s: slot %u is replaced: %s takes the place of %s", served->volume.name, served->slot, target,
+		served->volume.targets[served->slot]);
+	free(served->volume.targets[served->slot]);
+	served->volume.targets[served->slot] = take_pointer(&target);
 	answer_slot(served, client);
 	gateway_change_ended(served);
 }
@@ -150,8 +150,8 @@ void gateway_replace_slot(struct gateway *gateway, struct control_client *client
 	if (!target || target_parse(target, host, &port) < 0)
 		status = reason_set(&reason, -EINVAL, "replace needs a target, HOST:PORT");
 	for (unsigned i = 0; status == 0 && i < VOLUME_TARGETS; i++) {
-		if (i != served->slot && strcmp(target, served->volume->targets[i]) == 0)
-			status = reason_set(&reason, -EINVAL, "%s: %s is slot %u already", served->volume->name, target, i);
+		if (i != served->slot && strcmp(target, served->volume.targets[i]) == 0)
+			status = reason_set(&reason, -EINVAL, "%s: %s is slot %u already", served->volume.name, target, i);
 	}
 	if (status == 0) /* before anything is changed: may it be replaced? */
 		status = served->backend->operations->replace(served->backend, served->slot, NULL, &reason);
@@ -192,7 +192,7 @@ void gateway_scrub(struct gateway *gateway, struct control_client *client, struc
 	json_switch(request, "stop", &stop);
 	int status = served->backend->operations->scrub
 		? served->backend->operations->scrub(served->backend, stop, rate, &reason)
-		: reason_set(&reason, -EINVAL, "%s: has no copies to compare: its backend is %s", served->volume->name,
+		: reason_set(&reason, -EINVAL, "%s: has no copies to compare: its backend is %s", served->volume.name,
 			  served->backend->operations->name);
 	if (status < 0)
 		control_refuse(client, status, &reason);

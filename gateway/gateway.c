@@ -16,6 +16,8 @@
 #include "users.h"
 #include "volume/ports.h"
 
+enum { LEAVING_CHECK_MS = 20 };
+
 const char *const gateway_state_names[] = {
 	[GATEWAY_STARTING] = "starting",
 	[GATEWAY_SERVING] = "serving",
@@ -49,8 +51,9 @@ static void fence(struct gateway *gateway, const struct reason *reason)
 		(unsigned long long)gateway->vmid);
 	gateway->state = GATEWAY_FENCED;
 	notify_fenced(reason);
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		struct served_volume *served = &gateway->served[i];
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
 		served->is_resolved = true;
 		if (served->export->state == EXPORT_FAILED)
 			continue;
@@ -68,11 +71,12 @@ static void on_record_changed(uv_fs_event_t *event, const char *file, int events
 	(void)events;
 	(void)status;
 	struct gateway *gateway = event->data;
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		const struct served_volume *served = &gateway->served[i];
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
 		struct reason reason;
 		int checked = served->is_held
-			? ownership_check(gateway->ownership, served->volume->name, &served->hold, &reason)
+			? ownership_check(gateway->ownership, served->volume.name, &served->hold, &reason)
 			: 0;
 		if (checked == -EOWNERDEAD)
 			fence(gateway, &reason);
@@ -87,8 +91,9 @@ static void report_ready(struct gateway *gateway)
 {
 	unsigned serving = 0;
 	int first_error = 0;
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		const struct served_volume *served = &gateway->served[i];
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
 		if (!served->is_resolved)
 			return;
 		serving += served->export->state == EXPORT_SERVING;
@@ -102,7 +107,7 @@ static void report_ready(struct gateway *gateway)
 	}
 	if (gateway->state == GATEWAY_STARTING)
 		gateway->state = GATEWAY_SERVING;
-	log_info("serving %u of %zu volumes on %s", serving, gateway->volumes.count,
+	log_info("serving %u of %zu volumes on %s", serving, gateway->served_count,
 		gateway->socket_path);
 	notify_ready(gateway);
 }
@@ -149,14 +154,14 @@ static void claim_and_activate(struct served_volume *served)
 {
 	struct gateway *gateway = served->gateway;
 	struct reason reason;
-	int status = ownership_hold(gateway->ownership, served->volume, (uint64_t)time(NULL),
+	int status = ownership_hold(gateway->ownership, &served->volume, (uint64_t)time(NULL),
 		&served->hold, &reason);
 	if (status < 0) {
 		cannot_hold(served, status, &reason);
 		return;
 	}
 	served->is_held = true;
-	log_info("%s: %s, generation %llu", served->volume->name,
+	log_info("%s: %s, generation %llu", served->volume.name,
 		served->hold.kind == HOLD_RESUMED ? "claim resumed" : "claimed",
 		(unsigned long long)served->hold.generation);
 	activate(served);
@@ -169,12 +174,12 @@ static void raise_and_activate(struct served_volume *served, const struct reason
 	struct reason reason = *met;
 	int status = served->copies.is_busy /* its answer must not reach the next activation */
 		? -EOWNERDEAD
-		: ownership_raise(gateway->ownership, served->volume->name, served->backend->outrun_by, &served->hold, &reason);
+		: ownership_raise(gateway->ownership, served->volume.name, served->backend->outrun_by, &served->hold, &reason);
 	if (status < 0) {
 		cannot_hold(served, status, &reason);
 		return;
 	}
-	log_warning("%s: generation %llu was there before: claimed above it, generation %llu", served->volume->name,
+	log_warning("%s: generation %llu was there before: claimed above it, generation %llu", served->volume.name,
 		(unsigned long long)served->backend->outrun_by, (unsigned long long)served->hold.generation);
 	activate(served);
 }
@@ -183,6 +188,12 @@ static void retire(struct served_volume *served);
 static void on_backend_gone(struct served_volume *served);
 static void on_deactivated(struct served_volume *served, int error, const struct reason *reason);
 
+/* One that was added while others are served starts like those that were there first. */
+static bool takes_volumes(const struct gateway *gateway)
+{
+	return gateway->state == GATEWAY_STARTING || gateway->state == GATEWAY_SERVING;
+}
+
 static void on_step(void *context, enum backend_step step, int error, const struct reason *reason)
 {
 	struct served_volume *served = context;
@@ -190,14 +201,14 @@ static void on_step(void *context, enum backend_step step, int error, const stru
 	case BACKEND_OPENED:
 		if (error)
 			resolve(served, error, reason);
-		else if (served->gateway->state == GATEWAY_STARTING)
+		else if (takes_volumes(served->gateway))
 			claim_and_activate(served);
 		else
 			close_backend(served);
 		break;
 	case BACKEND_ACTIVATED:
 		served->is_active = error == 0;
-		if (error == -ESTALE && served->gateway->state == GATEWAY_STARTING)
+		if (error == -ESTALE && takes_volumes(served->gateway))
 			raise_and_activate(served, reason);
 		else
 			resolve(served, error, reason);
@@ -253,12 +264,12 @@ static void start_volume(struct served_volume *served)
 	};
 	served->copies = (struct copies_store){
 		.config = served->gateway->config,
-		.volume = served->volume->name,
+		.volume = served->volume.name,
 		.claim_id = served->hold.claim.claim_id,
 		.done = on_copies_stored,
 	};
-	int status = backend_for(served->volume)->open(&served->gateway->loop, served->gateway->config,
-		served->volume, &events, &served->backend, &reason);
+	int status = backend_for(&served->volume)->open(&served->gateway->loop, served->gateway->config,
+		&served->volume, &events, &served->backend, &reason);
 	if (status < 0)
 		resolve(served, status, &reason);
 }
@@ -279,30 +290,55 @@ static void close_rest(struct gateway *gateway)
 		(uv_handle_t *)&gateway->records,
 		(uv_handle_t *)&gateway->starting,
 		(uv_handle_t *)&gateway->watchdog,
+		(uv_handle_t *)&gateway->leaving,
 	};
 	for (size_t i = 0; i < sizeof handles / sizeof handles[0]; i++)
 		uv_close(handles[i], NULL);
-	for (size_t i = 0; i < gateway->volumes.count; i++)
-		nbd_export_remove(gateway->served[i].export);
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+		nbd_export_remove(take_pointer(&served->export));
 	nbd_server_close(gateway->server, on_closed, NULL);
 	control_server_close(gateway->control, on_closed, NULL);
 }
 
 static void close_rest_if_last(struct gateway *gateway)
 {
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		if (gateway->served[i].backend)
+	const struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
+		if (served->backend)
 			return;
 	}
-	close_rest(gateway);
+	if (gateway->is_drained && !gateway->reload) /* gateway_reload_ended() comes back */
+		close_rest(gateway);
+}
+
+void gateway_reload_ended(struct gateway *gateway)
+{
+	if (gateway->state == GATEWAY_STOPPING)
+		close_rest_if_last(gateway);
+}
+
+void gateway_forget_volume(struct served_volume *served)
+{
+	list_remove(&served->link);
+	served->gateway->served_count--;
+	if (served->export)
+		nbd_export_remove(served->export);
+	volume_free(&served->volume);
+	free(served);
 }
 
 static void on_backend_gone(struct served_volume *served)
 {
 	served->backend = NULL;
 	served->export->backend = NULL;
-	if (served->gateway->state == GATEWAY_STOPPING)
+	if (served->gateway->state == GATEWAY_STOPPING) {
 		close_rest_if_last(served->gateway);
+	} else if (served->export->state == EXPORT_LEAVING) {
+		log_info("%s: no longer served", served->volume.name);
+		gateway_forget_volume(served);
+	}
 }
 
 static void release(struct served_volume *served)
@@ -311,7 +347,7 @@ static void release(struct served_volume *served)
 	struct reason reason;
 	if (!served->is_held || gateway->was_fenced)
 		return;
-	if (ownership_release(gateway->ownership, served->volume->name, &reason) < 0) {
+	if (ownership_release(gateway->ownership, served->volume.name, &reason) < 0) {
 		log_error("%s: the claim is kept", reason.text);
 		gateway->exit_status = EXIT_IO;
 	}
@@ -333,8 +369,9 @@ static void on_deactivated(struct served_volume *served, int error, const struct
 /* No client has requests any more: takes the volume out of service. */
 static void retire(struct served_volume *served)
 {
-	if (served->change_client)
-		return; /* gateway_change_ended() comes back here */
+	if (served->change_client || served->is_retiring)
+		return; /* gateway_change_ended() comes back here, or it is under way */
+	served->is_retiring = true;
 	if (served->backend && served->is_active && !served->gateway->was_fenced) {
 		served->backend->operations->deactivate(served->backend);
 		return;
@@ -363,12 +400,53 @@ static void on_drained(void *context, int error)
 	}
 	gateway->is_drained = true;
 	bool any = false;
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		any = any || gateway->served[i].backend;
-		retire(&gateway->served[i]);
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+	{
+		any = any || served->backend;
+		retire(served);
 	}
 	if (!any)
-		close_rest(gateway);
+		close_rest_if_last(gateway);
+}
+
+/* Leaving: the file of a volume is gone, and nobody has a use for it here any more */
+
+static void go_on_leaving(struct served_volume *served)
+{
+	if (uv_now(&served->gateway->loop) >= served->leave_by)
+		nbd_export_drop_clients(served->export); /* that do not take their last replies */
+	if (!nbd_export_has_left(served->export))
+		return;
+	bool has_backend = served->backend;
+	retire(served);
+	if (!has_backend) /* it had failed */
+		on_backend_gone(served);
+}
+
+static void on_leaving(uv_timer_t *timer)
+{
+	struct gateway *gateway = timer->data;
+	struct served_volume *served, *following;
+	bool any = false;
+	LIST_FOR_EACH_SAFE(served, following, &gateway->served, link)
+	{
+		if (!served->leave_by || served->is_retiring || !takes_volumes(gateway))
+			continue;
+		any = true;
+		go_on_leaving(served);
+	}
+	if (!any)
+		uv_timer_stop(timer);
+}
+
+void gateway_remove_volume(struct served_volume *served)
+{
+	struct gateway *gateway = served->gateway;
+	log_info("%s: its file is gone: it is taken out of service", served->volume.name);
+	served->leave_by = uv_now(&gateway->loop) + gateway->config->stop_timeout * 1000;
+	uv_timer_start(&gateway->leaving, on_leaving, LEAVING_CHECK_MS, LEAVING_CHECK_MS);
+	nbd_export_leave(served->export);
 }
 
 static void stop(struct gateway *gateway)
@@ -433,7 +511,7 @@ static int listen_everywhere(struct gateway *gateway, struct reason *reason)
 	if (status < 0 || !gateway->config->listen)
 		return status;
 	int fd = listen_tcp(
-		gateway->config->listen, volume_nbd_port(&gateway->volumes.items[0]), reason);
+		gateway->config->listen, gateway->nbd_port, reason);
 	return fd < 0 ? fd : nbd_server_listen(gateway->server, fd, reason);
 }
 
@@ -476,24 +554,47 @@ static int open_server(struct gateway *gateway, struct reason *reason)
 	return nbd_server_open(&gateway->loop, &limits, &gateway->server, reason);
 }
 
-static int add_exports(struct gateway *gateway, struct reason *reason)
+/* Makes an export of the volume, which is moved. */
+static int add_export(struct gateway *gateway, struct volume *volume, struct served_volume **out, struct reason *reason)
 {
-	gateway->served = calloc(gateway->volumes.count, sizeof *gateway->served);
-	if (!gateway->served)
-		return reason_set(reason, -ENOMEM, "out of memory");
-	for (size_t i = 0; i < gateway->volumes.count; i++) {
-		struct volume *volume = &gateway->volumes.items[i];
-		struct served_volume *served = &gateway->served[i];
-		bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0 &&
-			!volume->parsed.is_base;
-		served->gateway = gateway;
-		served->volume = volume;
-		served->export = nbd_export_add(gateway->server, volume->name, volume->description,
-			is_first_disk, volume->read_only, volume->size);
-		if (!served->export)
-			return reason_set(reason, -ENOMEM, "out of memory");
+	struct served_volume *served = calloc(1, sizeof *served);
+	if (!served)
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
+	bool is_first_disk = volume->parsed.is_disk && volume->parsed.disk == 0 && !volume->parsed.is_base;
+	served->gateway = gateway;
+	served->export = nbd_export_add(gateway->server, volume->name, volume->description, is_first_disk,
+		volume->read_only, volume->size);
+	if (!served->export) {
+		free(served);
+		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
 	}
+	served->volume = *volume;
+	*volume = (struct volume){ 0 };
+	gateway_limit_volume(served);
+	list_append(&gateway->served, &served->link);
+	gateway->served_count++;
+	*out = served;
 	return 0;
+}
+
+/* Those that a start finds. The unix socket has all of them, TCP has one port for all: that of the first. */
+static int add_exports(struct gateway *gateway, struct volumes *volumes, struct reason *reason)
+{
+	struct served_volume *served;
+	int status = 0;
+	gateway->nbd_port = volume_nbd_port(&volumes->items[0]);
+	for (size_t i = 0; status == 0 && i < volumes->count; i++)
+		status = add_export(gateway, &volumes->items[i], &served, reason);
+	return status;
+}
+
+int gateway_add_volume(struct gateway *gateway, struct volume *volume, struct reason *reason)
+{
+	struct served_volume *served;
+	int status = add_export(gateway, volume, &served, reason);
+	if (status == 0)
+		start_volume(served);
+	return status;
 }
 
 static void start_signals(struct gateway *gateway)
@@ -522,15 +623,15 @@ static int watch_records(struct gateway *gateway, struct reason *reason)
 					  : 0;
 }
 
-static int read_volumes(struct gateway *gateway, struct reason *reason)
+static int read_volumes(const struct gateway *gateway, struct volumes *volumes, struct reason *reason)
 {
 	struct faults faults = { 0 };
-	int status = volumes_read(gateway->config, gateway->vmid, &gateway->volumes, &faults);
-	for (size_t i = 0; gateway->volumes.count > 0 && i < faults.count; i++) {
+	int status = volumes_read(gateway->config, gateway->vmid, volumes, &faults);
+	for (size_t i = 0; volumes->count > 0 && i < faults.count; i++) {
 		char text[512];
 		log_error("%s: this volume is not served", fault_text(&faults.items[i], text, sizeof text));
 	}
-	if (gateway->volumes.count > 0)
+	if (volumes->count > 0)
 		status = 0;
 	else if (status < 0)
 		status = faults_reason(&faults, reason);
@@ -555,15 +656,19 @@ static int open_paths(struct gateway *gateway, struct reason *reason)
 /* Everything that can fail before the first volume is touched. */
 static int start(struct gateway *gateway, struct reason *reason)
 {
+	struct volumes volumes = { 0 };
 	int status = ownership_open(gateway->config, gateway->vmid, &gateway->ownership, reason);
 	if (status == 0) /* behind the lock: from here on nobody else changes them */
-		status = read_volumes(gateway, reason);
+		status = read_volumes(gateway, &volumes, reason);
 	if (status == 0)
 		status = open_paths(gateway, reason);
 	if (status == 0)
 		status = open_server(gateway, reason);
 	if (status == 0)
-		status = add_exports(gateway, reason);
+		status = add_exports(gateway, &volumes, reason);
+	volumes_free(&volumes);
+	if (status == 0)
+		status = gateway_read_limits(gateway, reason);
 	if (status == 0)
 		status = watch_records(gateway, reason);
 	if (status == 0)
@@ -579,10 +684,9 @@ static int start(struct gateway *gateway, struct reason *reason)
 /* Takes back what start() has opened before it failed. */
 static void undo_start(struct gateway *gateway)
 {
-	for (size_t i = 0; gateway->served && i < gateway->volumes.count; i++) {
-		if (gateway->served[i].export)
-			nbd_export_remove(gateway->served[i].export);
-	}
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway->served, link)
+		nbd_export_remove(take_pointer(&served->export));
 	if (gateway->server)
 		nbd_server_close(gateway->server, on_closed, NULL);
 	if (gateway->control)
@@ -598,8 +702,8 @@ static void free_gateway(struct gateway *gateway)
 	if (gateway->owns_socket)
 		unlink(gateway->socket_path);
 	ownership_close(gateway->ownership);
-	volumes_free(&gateway->volumes);
-	free(gateway->served);
+	while (!list_empty(&gateway->served))
+		gateway_forget_volume(LIST_FIRST(&gateway->served, struct served_volume, link));
 	free(gateway->socket_path);
 	free(gateway->control_path);
 }
@@ -612,6 +716,7 @@ int gateway_run(const struct gateway_options *options)
 		.stdio = options->stdio,
 	};
 	struct reason reason;
+	list_init(&gateway.served);
 	int status = uv_loop_init(&gateway.loop);
 	if (status < 0) {
 		log_error("cannot start: %s", uv_strerror(status));
@@ -629,8 +734,11 @@ int gateway_run(const struct gateway_options *options)
 	}
 	start_signals(&gateway);
 	notify_start(&gateway);
-	for (size_t i = 0; i < gateway.volumes.count; i++)
-		start_volume(&gateway.served[i]);
+	uv_timer_init(&gateway.loop, &gateway.leaving);
+	gateway.leaving.data = &gateway;
+	struct served_volume *served;
+	LIST_FOR_EACH(served, &gateway.served, link)
+		start_volume(served);
 	uv_run(&gateway.loop, UV_RUN_DEFAULT);
 	if (uv_loop_close(&gateway.loop) < 0)
 		_exit(gateway.exit_status); /* requests are left, and they need what they use until the end */

@@ -576,6 +576,28 @@ static bool number_is_writable(const struct setting *setting, uint64_t number)
 	return number >= setting->minimum && (!setting->maximum || number <= setting->maximum);
 }
 
+bool setting_is_equal(const struct setting *setting, const void *a, const void *b)
+{
+	const void *left = const_value_at(a, setting), *right = const_value_at(b, setting);
+	const char *left_text, *right_text;
+	switch (setting->type) {
+	case SETTING_TEXT:
+	case SETTING_PATH:
+		left_text = *(char *const *)left;
+		right_text = *(char *const *)right;
+		return left_text && right_text ? strcmp(left_text, right_text) == 0 : left_text == right_text;
+	case SETTING_SIZE:
+	case SETTING_SECTORS:
+	case SETTING_NUMBER:
+		return *(const uint64_t *)left == *(const uint64_t *)right;
+	case SETTING_SWITCH:
+		return *(const bool *)left == *(const bool *)right;
+	case SETTING_CHOICE:
+		return *(const unsigned *)left == *(const unsigned *)right;
+	}
+	return false;
+}
+
 int settings_write(const struct setting *table, size_t count, const void *target, FILE *out)
 {
 	const char *section = "";

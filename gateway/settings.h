@@ -85,6 +85,9 @@ void settings_free(const struct setting *table, size_t count, void *target);
  * there, so that its default holds. */
 unsigned settings_line_of(const char *path, const char *name);
 
+/* Do two targets have the same value? */
+bool setting_is_equal(const struct setting *setting, const void *a, const void *b);
+
 /* Prints `target` in the syntax that settings_read() takes; absent text and defaults are left out.
  * Returns 0 or -EINVAL if a value cannot be written so that it is read back the same. */
 int settings_write(const struct setting *table, size_t count, const void *target, FILE *out);

@@ -10,19 +10,26 @@
 #include "users.h"
 #include "volume/ports.h"
 #include "volume/record.h"
+#include "volume/vm.h"
 
-/* What looks like a volume file and will never be read. */
-static void check_names(const struct config *config, struct faults *faults)
+/* The files of VMs; and what looks like a volume file and will never be read. */
+static void check_other_files(const struct config *config, struct faults *faults)
 {
 	CLEANUP_CLOSEDIR DIR *dir = opendir(config->volume_dir);
 	const struct dirent *entry;
 	while (dir && (entry = readdir(dir))) {
 		struct volume_name parsed;
+		uint64_t vmid;
 		CLEANUP_FREE char *name = strdup(entry->d_name);
 		CLEANUP_FREE char *path = path_join(config->volume_dir, entry->d_name);
 		char *suffix = name ? strrchr(name, '.') : NULL;
 		if (!path || !suffix || strcmp(suffix, ".conf") != 0)
 			continue;
+		if (vm_parse_file_name(entry->d_name, &vmid)) {
+			CLEANUP(vm_free) struct vm vm = { 0 };
+			vm_read(config, vmid, &vm, faults);
+			continue;
+		}
 		*suffix = '\0';
 		if (volume_name_parse(name, &parsed) < 0)
 			faults_add(faults, path, 0, "%s is not the name of a volume: the file is not read", name);
@@ -95,7 +102,7 @@ static int check_volumes(const struct config *config, struct faults *faults, siz
 {
 	struct volumes volumes;
 	int status = volumes_read(config, 0, &volumes, faults);
-	check_names(config, faults);
+	check_other_files(config, faults);
 	*count = volumes.count;
 	for (size_t i = 0; i < volumes.count; i++) {
 		check_volume(config, &volumes.items[i], faults);

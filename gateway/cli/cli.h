@@ -27,11 +27,14 @@ enum option_id {
 	OPTION_ALLOW_SINGLE_SLED,
 	OPTION_BACKEND,
 	OPTION_BACKGROUND,
+	OPTION_BURST,
+	OPTION_BYTES_PER_SECOND,
 	OPTION_DESCRIPTION,
 	OPTION_DISK,
 	OPTION_DRY_RUN,
 	OPTION_ENCRYPT,
 	OPTION_FORCE,
+	OPTION_IOPS,
 	OPTION_KEY_FILE,
 	OPTION_NAME,
 	OPTION_OVERWRITE,
@@ -127,8 +130,10 @@ int command_check(struct cli *cli);
 int command_claim_force(struct cli *cli);
 int command_claim_release(struct cli *cli);
 int command_claim_show(struct cli *cli);
+int command_limit(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_ports(struct cli *cli);
+int command_reload(struct cli *cli);
 int command_sled_check(struct cli *cli);
 int command_sled_drain(struct cli *cli);
 int command_sled_list(struct cli *cli);
@@ -139,6 +144,7 @@ int command_volume_delete(struct cli *cli);
 int command_volume_export(struct cli *cli);
 int command_volume_import(struct cli *cli);
 int command_volume_info(struct cli *cli);
+int command_volume_limit(struct cli *cli);
 int command_volume_list(struct cli *cli);
 int command_volume_replace(struct cli *cli);
 int command_volume_resize(struct cli *cli);

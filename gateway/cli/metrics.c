@@ -115,7 +115,7 @@ static void print_latency(struct json_object *volume, const char *labels, const 
 
 static void print_state(struct json_object *volume, const char *labels, const void *context)
 {
-	static const char *const states[] = { "starting", "serving", "failed", "fenced" };
+	static const char *const states[] = { "starting", "serving", "failed", "fenced", "leaving" };
 	const char *state = json_text_or_null(volume, "state");
 	(void)context;
 	for (unsigned i = 0; i < sizeof states / sizeof states[0]; i++)
@@ -134,6 +134,7 @@ static const struct figure figures[] = {
 	{ "tb4_requests_in_flight", "gauge", "in_flight", "Requests being worked on.", OF_VOLUME },
 	{ "tb4_connections", "gauge", "connections", "Clients of the volume.", OF_VOLUME },
 	{ "tb4_volume_size_bytes", "gauge", "size", "Size of the volume.", OF_VOLUME },
+	{ "tb4_limited_total", "counter", "limited", "Times that a client had to wait for a rate limit.", OF_VOLUME },
 	{ "tb4_flush_failed", "gauge", "flush_failed", "1 after a failed flush until one succeeds.", OF_VOLUME },
 	{ "tb4_copies", "gauge", "counted", "Copies that count: what is acknowledged is on each.", OF_CRUCIBLE },
 	{ "tb4_slot_in_sync", "gauge", "in_sync", "1 if the volume counts on this copy.", OF_SLOTS },

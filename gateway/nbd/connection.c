@@ -527,6 +527,7 @@ void connection_close(struct nbd_connection *connection, const char *why, ...)
 	server_connection_moved(connection);
 	budget_stop_waiting(&connection->share);
 	list_remove(&connection->wake_link);
+	list_remove(&connection->limit_link);
 	close_handle(&connection->in);
 	if (connection->has_out) {
 		close_handle(&connection->out);
@@ -616,6 +617,7 @@ int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char
 	list_init(&connection->link);
 	list_init(&connection->export_link);
 	list_init(&connection->wake_link);
+	list_init(&connection->limit_link);
 	list_init(&connection->requests);
 	list_init(&connection->replies);
 	share_init(&connection->share);

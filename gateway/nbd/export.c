@@ -14,6 +14,7 @@ const char *const export_state_names[] = {
 	[EXPORT_SERVING] = "serving",
 	[EXPORT_FAILED] = "failed",
 	[EXPORT_FENCED] = "fenced",
+	[EXPORT_LEAVING] = "leaving",
 };
 
 /* Flushing: invariants 3 and 6 */
@@ -36,7 +37,7 @@ static void start_flush(struct nbd_export *export)
 {
 	if (export->flush_running || list_empty(&export->flush_next))
 		return;
-	if (export->state != EXPORT_SERVING) {
+	if (export->state != EXPORT_SERVING && export->state != EXPORT_LEAVING) {
 		finish_all(&export->flush_next, -EIO);
 		return;
 	}
@@ -242,8 +243,7 @@ struct nbd_export *nbd_export_add(struct nbd_server *server, const char *name,
 	if (!export)
 		return NULL;
 	snprintf(export->name, sizeof export->name, "%s", name);
-	export->description = description ? strdup(description) : NULL;
-	if (description && !export->description) {
+	if (!nbd_export_describe(export, description)) {
 		free(export);
 		return NULL;
 	}
@@ -296,6 +296,43 @@ void nbd_export_fence(struct nbd_export *export, const struct reason *reason)
 	finish_all(&export->held_back, -EIO);
 	server_wake_export(export);
 	server_wake_handshakes(export->server);
+}
+
+void nbd_export_leave(struct nbd_export *export)
+{
+	struct nbd_connection *connection, *following;
+	export->state = EXPORT_LEAVING;
+	LIST_FOR_EACH_SAFE(connection, following, &export->connections, export_link)
+		connection_finish(connection);
+	server_wake_handshakes(export->server);
+}
+
+bool nbd_export_has_left(const struct nbd_export *export)
+{
+	return export->connection_count == 0 && export->in_flight_count == 0;
+}
+
+void nbd_export_drop_clients(struct nbd_export *export)
+{
+	struct nbd_connection *connection, *following;
+	LIST_FOR_EACH_SAFE(connection, following, &export->connections, export_link)
+		connection_close(connection, "the volume is no longer served");
+}
+
+bool nbd_export_describe(struct nbd_export *export, const char *description)
+{
+	char *copy = description ? strdup(description) : NULL;
+	if (description && !copy)
+		return false;
+	free(export->description);
+	export->description = copy;
+	return true;
+}
+
+void nbd_export_limit(struct nbd_export *export, const struct rate_limit *limit)
+{
+	export->limit = *limit;
+	server_limits_changed(export->server);
 }
 
 void nbd_export_resized(struct nbd_export *export)

@@ -20,6 +20,7 @@
 #define TB4_EXPORT_H
 
 #include "backend/backend.h"
+#include "nbd/rate-limit.h"
 #include "nbd/stats.h"
 
 struct nbd_server;
@@ -29,6 +30,7 @@ enum export_state {
 	EXPORT_SERVING,
 	EXPORT_FAILED, /* could not be opened or claimed: clients are refused with the reason */
 	EXPORT_FENCED,
+	EXPORT_LEAVING, /* unknown to new clients; those that are here go when they have been answered */
 };
 extern const char *const export_state_names[];
 
@@ -65,6 +67,7 @@ struct nbd_export {
 	unsigned modifying;    /* read-modify-writes in flight */
 
 	struct export_stats stats;
+	struct rate_limit limit;
 };
 
 /* One client request on its way through an export; the connection embeds it in its own. */
@@ -96,8 +99,18 @@ void nbd_export_serve(struct nbd_export *export, struct backend *backend);
 void nbd_export_fail(struct nbd_export *export, const struct reason *reason);
 /* Requests in flight end as the backend ends them; it is not used for anything else. */
 void nbd_export_fence(struct nbd_export *export, const struct reason *reason);
+/* What new clients are told; copied. False without memory: then it stays. */
+bool nbd_export_describe(struct nbd_export *export, const char *description);
+/* Of all its clients together, from now on; its clocks begin anew. */
+void nbd_export_limit(struct nbd_export *export, const struct rate_limit *limit);
 /* The backend has grown. */
 void nbd_export_resized(struct nbd_export *export);
+/* SERVING or FAILED -> LEAVING. */
+void nbd_export_leave(struct nbd_export *export);
+/* LEAVING: is nothing in flight and nobody there any more? */
+bool nbd_export_has_left(const struct nbd_export *export);
+/* Drops its clients now; what they have sent is still done. */
+void nbd_export_drop_clients(struct nbd_export *export);
 /* No request in flight, no connection. */
 void nbd_export_remove(struct nbd_export *export);
 

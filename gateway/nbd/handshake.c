@@ -255,7 +255,7 @@ static void handle_list(struct nbd_connection *connection, struct option *option
 	{
 		uint8_t data[4 + sizeof export->name];
 		size_t length = strlen(export->name);
-		if (export->state == EXPORT_FAILED)
+		if (export->state == EXPORT_FAILED || export->state == EXPORT_LEAVING)
 			continue;
 		put_bytes(put_u32(data, (uint32_t)length), export->name, length);
 		send_reply(connection, option->type, NBD_REP_SERVER, data, 4 + length);

@@ -63,6 +63,11 @@ struct nbd_server {
 	uv_timer_t idle_timer;      /* one shot after the last activity: gives memory back */
 	bool was_active;
 
+	struct rate_limit limit; /* of all exports together */
+	struct list limited;     /* clients that wait for a rate limit: nbd_connection.limit_link, longest first */
+	uint64_t limited_until;  /* loop time in ms that limit_timer is set for */
+	uv_timer_t limit_timer;
+
 	struct busy_poll request_poll, answer_poll; /* of a client that sends one at a time, and of its backend */
 	struct busy_poll answers_poll;              /* while several requests are with the backend */
 
@@ -101,7 +106,7 @@ struct payload {
 struct nbd_connection {
 	struct nbd_server *server;
 	struct nbd_export *export; /* in transmission */
-	struct list link, export_link, wake_link;
+	struct list link, export_link, wake_link, limit_link;
 	uint64_t id;
 	char peer[64]; /* for logs: "pid 812 uid 0" or an address */
 	bool is_tls;
@@ -185,6 +190,12 @@ void server_wake_handshakes(struct nbd_server *server);
 void server_wake_for_memory(struct nbd_server *server);
 /* A connection waits for memory: looks for clients that take no replies. */
 void server_memory_short(struct nbd_server *server);
+/* Whoever waits looks again. */
+void server_limits_changed(struct nbd_server *server);
+/* May the connection's next request be taken? If not, the connection is woken when it may. */
+bool server_limit_allows(struct nbd_connection *connection);
+/* It has been, with so many bytes of payload either way. */
+void server_limit_take(struct nbd_connection *connection, uint64_t bytes);
 /* The connection's phase has changed. */
 void server_connection_moved(struct nbd_connection *connection);
 void server_connection_gone(struct nbd_connection *connection);

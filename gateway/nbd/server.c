@@ -188,6 +188,56 @@ void server_memory_short(struct nbd_server *server)
 		uv_timer_start(&server->stall_timer, on_stall_timer, STALL_CHECK_MS, STALL_CHECK_MS);
 }
 
+/* Rate limits. They apply to whole requests before they are taken: what is not taken stays in the socket, so that the
+ * client waits, and not our memory. */
+
+void server_limits_changed(struct nbd_server *server)
+{
+	struct nbd_connection *connection, *following;
+	LIST_FOR_EACH_SAFE(connection, following, &server->limited, limit_link)
+	{
+		list_remove(&connection->limit_link); /* to the end, if it has to wait again: in turn */
+		server_wake(connection);
+	}
+}
+
+static void on_limit_timer(uv_timer_t *timer)
+{
+	server_limits_changed(timer->data);
+}
+
+void nbd_server_limit(struct nbd_server *server, const struct rate_limit *limit)
+{
+	server->limit = *limit;
+	server_limits_changed(server);
+}
+
+bool server_limit_allows(struct nbd_connection *connection)
+{
+	struct nbd_server *server = connection->server;
+	struct nbd_export *export = connection->export;
+	uint64_t now = uv_hrtime();
+	uint64_t of_export = rate_limit_wait(&export->limit, now), of_all = rate_limit_wait(&server->limit, now);
+	uint64_t wait = of_export > of_all ? of_export : of_all;
+	if (wait == 0)
+		return true;
+	uint64_t until = uv_now(server->loop) + wait / 1000000 + 1;
+	if (list_empty(&server->limited) || until < server->limited_until) {
+		server->limited_until = until;
+		uv_timer_start(&server->limit_timer, on_limit_timer, until - uv_now(server->loop), 0);
+	}
+	list_append(&server->limited, &connection->limit_link);
+	export->stats.limited++;
+	return false;
+}
+
+void server_limit_take(struct nbd_connection *connection, uint64_t bytes)
+{
+	uint64_t now = uv_hrtime();
+	rate_limit_take(&connection->export->limit, now, bytes);
+	rate_limit_take(&connection->server->limit, now, bytes);
+}
+
 static void give_spare_memory(struct nbd_server *server)
 {
 	buffer_pool_trim(&server->pool);
@@ -308,7 +358,8 @@ struct nbd_export *server_find_export(const struct nbd_connection *connection, c
 	struct nbd_export *export;
 	LIST_FOR_EACH(export, &connection->server->exports, link)
 	{
-		if (strcmp(export->name, name) == 0 || (name[0] == '\0' && export->is_default))
+		bool is_it = strcmp(export->name, name) == 0 || (name[0] == '\0' && export->is_default);
+		if (is_it && export->state != EXPORT_LEAVING)
 			return export;
 	}
 	return NULL;
@@ -663,6 +714,7 @@ int nbd_server_open(
 	list_init(&server->closing);
 	list_init(&server->free_requests);
 	list_init(&server->awake);
+	list_init(&server->limited);
 	budget_init(&server->budget, limits->memory, limits->connection_memory);
 	server->pool.limit = limits->memory;
 	server->request_poll.limit = sysconf(_SC_NPROCESSORS_ONLN) > 1 ? limits->busy_poll : 0;
@@ -674,9 +726,11 @@ int nbd_server_open(
 	uv_timer_init(loop, &server->handshake_timer);
 	uv_timer_init(loop, &server->stall_timer);
 	uv_timer_init(loop, &server->idle_timer);
+	uv_timer_init(loop, &server->limit_timer);
 	server->turn.data = server->busy.data = server;
-	server->handshake_timer.data = server->stall_timer.data = server->idle_timer.data = server;
-	server->open_handles = 5;
+	server->handshake_timer.data = server->stall_timer.data = server;
+	server->idle_timer.data = server->limit_timer.data = server;
+	server->open_handles = 6;
 	uv_check_start(&server->turn, on_turn);
 	*out = server;
 	return 0;
@@ -695,6 +749,7 @@ void nbd_server_close(struct nbd_server *server, void (*closed)(void *context), 
 	uv_close((uv_handle_t *)&server->handshake_timer, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->stall_timer, on_server_handle_closed);
 	uv_close((uv_handle_t *)&server->idle_timer, on_server_handle_closed);
+	uv_close((uv_handle_t *)&server->limit_timer, on_server_handle_closed);
 	if (server->drain)
 		uv_close((uv_handle_t *)&server->drain->timer, on_server_handle_closed);
 }

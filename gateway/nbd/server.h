@@ -37,6 +37,9 @@ int nbd_server_listen(struct nbd_server *server, int fd, struct reason *reason);
 int nbd_server_serve(struct nbd_server *server, int in_fd, int out_fd, void (*ended)(void *context),
 	void *context, struct reason *reason);
 
+/* Of all exports together, beside that of each: nbd_export_limit(). */
+void nbd_server_limit(struct nbd_server *server, const struct rate_limit *limit);
+
 /* Orderly stop: no new clients and requests, the requests in flight are answered, every export is
  * flushed, then the connections are dropped; never ESHUTDOWN, which clients take for an error.
  * After `timeout` ms what is left is dropped unanswered. done() gets the worst flush error, or

@@ -17,6 +17,7 @@ struct command_stats {
 
 struct export_stats {
 	struct command_stats commands[STATS_COMMANDS];
+	uint64_t limited; /* times that a client had to wait for a rate limit */
 };
 
 /* 8.192 us, doubling: the last limit is 34 s. */

@@ -571,11 +571,17 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	}
 	if (error == 0)
 		error = validate(connection, &wire, &text);
+	bool is_limited = !error && wire.type != NBD_CMD_FLUSH &&
+		(rate_limit_is_set(&connection->export->limit) || rate_limit_is_set(&server->limit));
+	if (is_limited && (!list_empty(&connection->limit_link) || !server_limit_allows(connection)))
+		return false;
 	size_t cost = error ? REQUEST_COST : cost_of(connection, &wire);
 	if (!budget_take(&server->budget, &connection->share, cost)) {
 		server_memory_short(server);
 		return false;
 	}
+	if (is_limited)
+		server_limit_take(connection, wire.type == NBD_CMD_READ || wire.type == NBD_CMD_WRITE ? wire.length : 0);
 	connection->lone_requests = connection->request_count == 0 ? connection->lone_requests + 1 : 0;
 	connection->turn_requests++;
 	if (connection->round_requests++ == 0)

@@ -35,6 +35,7 @@ const struct setting volume_table[] = {
 		"number of the kernel device where the scheme gives none" },
 	{ "ports", "downstairs", SETTING_NUMBER, AT(downstairs_port), "0", 0, 65535, NULL, false,
 		"first of the three ports of downstairs where the scheme gives none" },
+	LIMITS_SETTINGS(struct volume, "the volume"),
 	{ "file", "image", SETTING_PATH, AT(image), NULL, 0, 0, NULL, false,
 		"the raw file; default DATA_DIR/NAME.raw" },
 	{ "crucible", "target_0", SETTING_TEXT, AT(targets[0]), NULL, 0, 0, NULL, false,

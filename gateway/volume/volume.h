@@ -44,6 +44,20 @@ enum volume_backend { VOLUME_BACKEND_FILE, VOLUME_BACKEND_CRUCIBLE };
 extern const char *const volume_backends[];
 extern const char *const volume_target_names[VOLUME_TARGETS]; /* of the settings in [crucible] */
 
+/* Rates that clients may not exceed for long. 0: no limit. */
+struct limits {
+	uint64_t iops, bytes_per_second;
+	uint64_t burst; /* seconds' worth that may be used at once */
+};
+enum { LIMITS_IOPS_MAX = 1000000000, LIMITS_BURST_MAX = 3600 };
+#define LIMITS_SETTINGS(structure, whose) \
+	{ "limits", "iops", SETTING_NUMBER, offsetof(structure, limits.iops), "0", 0, LIMITS_IOPS_MAX, NULL, false, \
+		"requests a second of " whose "; 0: no limit" }, \
+	{ "limits", "bytes_per_second", SETTING_SIZE, offsetof(structure, limits.bytes_per_second), "0", 0, INT64_MAX, NULL, \
+		false, "bytes a second that are read and written of " whose "; 0: no limit" }, \
+	{ "limits", "burst", SETTING_NUMBER, offsetof(structure, limits.burst), "1", 1, LIMITS_BURST_MAX, NULL, false, \
+		"seconds' worth of that which may be used at once" }
+
 struct volume {
 	char name[VOLUME_NAME_MAX];
 	struct volume_name parsed;
@@ -56,6 +70,7 @@ struct volume {
 	bool read_only;
 	/* [ports]: 0 where the scheme of ports.h gives them */
 	uint64_t nbd_port, device, downstairs_port;
+	struct limits limits;
 	/* [file] */
 	char *image;
 	/* [crucible] */

@@ -38,6 +38,7 @@ def test_status_of_a_running_gateway_has_all_fields(node, gateway):
     assert record["generation_first"] <= volume.pop("generation") <= record["generation_last"]
     assert volume == {"device": "/dev/nbd0", "name": "vm-200-disk-0", "backend": "file", "state": "serving",
                       "size": 64 << 20, "read_only": False, "flush_failed": False, "connections": 1, "in_flight": 0,
+                      "limit_iops": 0, "limit_bytes_per_second": 0, "limited": 0,
                       "awaited_writes": 0, "claim_id": record["claim_id"], "node": "node-a"}
 
 

@@ -283,7 +283,7 @@ def test_refusal_by_the_gateway_has_the_exit_status_of_its_reason(node):
 def test_live_resize_of_a_volume_made_after_the_start_says_what_to_do(node, gateway):
     node.tb4("volume", "create", "200", "1M", "--disk", "1")
     refused(node.tb4("volume", "resize", "200", "2M", "--disk", "1", check=False), 75,
-            "vm-200-disk-1: not among the volumes that the running gateway of VM 200 .*: restart it")
+            "vm-200-disk-1: not among the volumes that the running gateway of VM 200 serves: tb4 reload 200 makes it look again")
 
 
 def test_live_resize_with_a_full_volume_dir_fails_and_works_later(node, small_disk):
