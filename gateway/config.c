@@ -49,6 +49,8 @@ const struct setting config_table[] = {
 		"seconds that an orderly stop waits for requests" },
 	{ "nbd", "busy_poll", SETTING_NUMBER, AT(busy_poll), "50", 0, 1000, NULL, false,
 		"microseconds to look for the next request of a client that sends one at a time, 4 times as long for the answer; 0: never" },
+	{ "nbd", "slow_request", SETTING_NUMBER, AT(slow_request), "100", 0, 3600000, NULL, false,
+		"milliseconds from which on tb4 trace shows a request; 0: none" },
 	{ "file", "direct", SETTING_CHOICE, AT(direct), "auto", 0, 0, direct_choices, false,
 		"bypass the page cache where the file system can" },
 	{ "crucible", "tls_authority", SETTING_PATH, AT(tls_authority), NULL, 0, 0, NULL, false,

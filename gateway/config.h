@@ -34,6 +34,7 @@ struct config {
 	uint64_t memory, connection_memory; /* bytes of requests in flight */
 	uint64_t stall_timeout, stop_timeout; /* seconds */
 	uint64_t busy_poll; /* microseconds */
+	uint64_t slow_request; /* milliseconds; 0: none is traced */
 	/* [file] */
 	unsigned direct;
 	/* [crucible]: all three, or none for no TLS */

@@ -114,6 +114,16 @@ static struct json_object *make_report(const struct gateway *gateway,
 
 /* metrics: the counters of an export */
 
+static const char *const command_names[STATS_COMMANDS] = {
+	[NBD_CMD_READ] = "read",
+	[NBD_CMD_WRITE] = "write",
+	[NBD_CMD_FLUSH] = "flush",
+	[NBD_CMD_TRIM] = "trim",
+	[NBD_CMD_WRITE_ZEROES] = "write_zeroes",
+	[NBD_CMD_CACHE] = "cache",
+	[NBD_CMD_BLOCK_STATUS] = "block_status",
+};
+
 static struct json_object *make_command(const struct command_stats *stats)
 {
 	struct json_object *object = json_object_new_object();
@@ -135,28 +145,48 @@ static struct json_object *make_command(const struct command_stats *stats)
 
 static bool describe_counters(struct json_object *object, const struct served_volume *served)
 {
-	static const struct {
-		const char *name;
-		unsigned command;
-	} counted[] = {
-		{ "read", NBD_CMD_READ },
-		{ "write", NBD_CMD_WRITE },
-		{ "flush", NBD_CMD_FLUSH },
-		{ "trim", NBD_CMD_TRIM },
-		{ "write_zeroes", NBD_CMD_WRITE_ZEROES },
-		{ "cache", NBD_CMD_CACHE },
-		{ "block_status", NBD_CMD_BLOCK_STATUS },
-	};
 	const struct nbd_export *export = served->export;
 	struct json_object *commands = json_object_new_object();
-	for (size_t i = 0; i < sizeof counted / sizeof counted[0]; i++) {
-		if (!json_add(commands, counted[i].name,
-				make_command(&export->stats.commands[counted[i].command]))) {
+	for (unsigned i = 0; i < STATS_COMMANDS; i++) {
+		if (command_names[i] && !json_add(commands, command_names[i], make_command(&export->stats.commands[i]))) {
 			json_object_put(commands);
 			return false;
 		}
 	}
 	return json_add(object, "commands", commands) && describe_volume(object, served);
+}
+
+/* trace */
+
+static struct json_object *make_entry(const struct trace_entry *entry)
+{
+	const char *command = entry->type < STATS_COMMANDS ? command_names[entry->type] : NULL;
+	struct json_object *object = json_object_new_object();
+	if (json_add_number(object, "number", entry->number) && json_add_number(object, "at_ms", entry->at) &&
+		json_add_text(object, "volume", entry->volume) && json_add_text(object, "command", command ? command : "?") &&
+		json_add_number(object, "offset", entry->offset) && json_add_number(object, "length", entry->length) &&
+		json_add_text(object, "error", entry->error ? strerror(-entry->error) : "") &&
+		json_add_number(object, "total_us", entry->total) && json_add_number(object, "limited_ms", entry->limited) &&
+		json_add_number(object, "received_ms", entry->received) && json_add_number(object, "held_ms", entry->held) &&
+		json_add_number(object, "backend_ms", entry->backend) &&
+		(!entry->answered_by || json_add_number(object, "slot", entry->answered_by - 1)))
+		return object;
+	json_object_put(object);
+	return NULL;
+}
+
+static void answer_trace(struct gateway *gateway, struct control_client *client, struct json_object *request)
+{
+	const struct trace *trace = nbd_server_trace(gateway->server);
+	const struct trace_entry *entry;
+	uint64_t from = 1;
+	json_number(request, "from", &from);
+	struct json_object *answer = json_object_new_object(), *entries = json_object_new_array();
+	for (; (entry = trace_from(trace, from)); from = entry->number + 1)
+		json_append(entries, make_entry(entry));
+	json_add_number(answer, "slow_request_ms", gateway->config->slow_request);
+	json_add(answer, "requests", entries);
+	control_answer(client, json_was_incomplete() ? (json_object_put(answer), NULL) : answer);
 }
 
 /* resize */
@@ -276,6 +306,8 @@ void gateway_handle_control(
 		control_answer(client, make_report(gateway, describe_volume));
 	else if (strcmp(command, "metrics") == 0)
 		control_answer(client, make_report(gateway, describe_counters));
+	else if (strcmp(command, "trace") == 0)
+		answer_trace(gateway, client, request);
 	else if (strcmp(command, "resize") == 0)
 		start_resize(gateway, client, request);
 	else if (strcmp(command, "reload") == 0)

@@ -545,6 +545,7 @@ static int open_server(struct gateway *gateway, struct reason *reason)
 		.handshake_timeout = config->handshake_timeout * 1000,
 		.stall_timeout = config->stall_timeout * 1000,
 		.busy_poll = config->busy_poll * 1000,
+		.slow_request = config->slow_request * 1000000,
 		.list_exports = config->list_exports,
 	};
 	int status = users_parse(config->allow_users, &users, &limits.allowed_user_count, reason);

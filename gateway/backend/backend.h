@@ -73,6 +73,7 @@ struct backend_request {
 	size_t extents_max, extents_count; /* a READ with no hole leaves extents_count 0 */
 	/* `error` is 0 or a negative errno. */
 	void (*done)(struct backend_request *request, int error);
+	unsigned answered_by; /* set before done() by a backend with slots: 1 + the one that answered last; else 0 */
 	struct list link;     /* the backend's until completion */
 	uint64_t scratch[20]; /* likewise */
 };

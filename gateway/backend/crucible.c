@@ -162,6 +162,7 @@ static void on_piece_done(struct client_request *request, int error)
 {
 	struct piece *piece = container_of(request, struct piece, request);
 	struct backend_request *whole = piece->whole;
+	whole->answered_by = request->core.answered_by;
 	free_piece(work_of(whole)->crucible, piece);
 	end_piece(whole, error);
 }

@@ -138,6 +138,7 @@ int command_sled_check(struct cli *cli);
 int command_sled_drain(struct cli *cli);
 int command_sled_list(struct cli *cli);
 int command_status(struct cli *cli);
+int command_trace(struct cli *cli);
 int command_volume_adopt(struct cli *cli);
 int command_volume_create(struct cli *cli);
 int command_volume_delete(struct cli *cli);

@@ -92,6 +92,8 @@ static const struct command commands[] = {
 		"make a gateway take up what volume files say now", command_reload },
 	{ NULL, "status", "[VMID]", 0, 1, BIT(WATCH),
 		"show gateways and what they serve", command_status },
+	{ NULL, "trace", "VMID", 1, 1, BIT(WATCH),
+		"show the requests that took long, and where their time went", command_trace },
 	{ NULL, "metrics", "[VMID]", 0, 1, 0,
 		"print counters in the text format of Prometheus", command_metrics },
 	{ NULL, "check", "", 0, 0, 0,

@@ -114,6 +114,7 @@ static void release_held(struct nbd_export *export)
 		if (is_in_the_way(export, request))
 			continue;
 		request->is_held = false;
+		request->held_until = uv_hrtime();
 		list_remove(&request->queue_link);
 		start(request);
 		/* start() may have ended other writes and released from this list */
@@ -172,6 +173,8 @@ void export_submit(struct nbd_export *export, struct export_request *request)
 	request->is_write = request->io.operation == BACKEND_WRITE ||
 		request->io.operation == BACKEND_TRIM || request->io.operation == BACKEND_ZERO;
 	request->io.done = on_backend_done;
+	request->io.answered_by = 0;
+	request->held_until = 0;
 	request->bounce = NULL;
 	list_init(&request->queue_link);
 	list_append(&export->in_flight, &request->link);

@@ -81,6 +81,7 @@ struct export_request {
 	/* export.c's and alignment.c's */
 	struct nbd_export *export;
 	struct list link, queue_link;
+	uint64_t held_until; /* ns: when it was given to the backend, if it had to wait behind others; 0: at once */
 	uint64_t first, end; /* of the whole blocks touched */
 	bool is_write;       /* WRITE, TRIM or ZERO */
 	bool is_awaited, is_held, modifies;

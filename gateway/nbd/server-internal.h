@@ -63,7 +63,9 @@ struct nbd_server {
 	uv_timer_t idle_timer;      /* one shot after the last activity: gives memory back */
 	bool was_active;
 
+	struct trace trace;
 	struct rate_limit limit; /* of all exports together */
+	bool has_limits;         /* there is one at all, here or at an export */
 	struct list limited;     /* clients that wait for a rate limit: nbd_connection.limit_link, longest first */
 	uint64_t limited_until;  /* loop time in ms that limit_timer is set for */
 	uv_timer_t limit_timer;
@@ -131,6 +133,7 @@ struct nbd_connection {
 	bool waits_for_output; /* too many handshake replies are unsent */
 	unsigned turn_requests, round_requests; /* taken in this turn, and in this round of it */
 	uint64_t round_time; /* ns, when the first of the round was */
+	uint64_t limited_since; /* ns: since when a rate limit keeps the next one waiting; 0: it does not */
 	unsigned eagerness;     /* how well looking for more in the same turn has paid lately */
 	unsigned lone_requests; /* how many in a row were the only one in flight */
 	bool bulk;            /* the last request had a large payload */
@@ -162,6 +165,8 @@ struct request {
 	uint64_t cookie, offset, length;
 	uint16_t type, flags;
 	uint64_t started; /* ns */
+	uint64_t received; /* ns: when its payload was complete, if that came in parts; else as started */
+	uint64_t limited;  /* ns that a rate limit held it back before it was taken */
 	int error;        /* of its answer */
 	bool is_counted;  /* in the statistics */
 	size_t cost;      /* taken from the budget */
@@ -190,12 +195,6 @@ void server_wake_handshakes(struct nbd_server *server);
 void server_wake_for_memory(struct nbd_server *server);
 /* A connection waits for memory: looks for clients that take no replies. */
 void server_memory_short(struct nbd_server *server);
-/* Whoever waits looks again. */
-void server_limits_changed(struct nbd_server *server);
-/* May the connection's next request be taken? If not, the connection is woken when it may. */
-bool server_limit_allows(struct nbd_connection *connection);
-/* It has been, with so many bytes of payload either way. */
-void server_limit_take(struct nbd_connection *connection, uint64_t bytes);
 /* The connection's phase has changed. */
 void server_connection_moved(struct nbd_connection *connection);
 void server_connection_gone(struct nbd_connection *connection);
@@ -213,6 +212,15 @@ void server_expect_answers(struct nbd_server *server);
 /* The connection takes no more requests and all have been answered. True if it shall stay open
  * until the orderly stop has flushed the exports. */
 bool server_keeps(struct nbd_connection *connection);
+
+/* rate-limit.c */
+
+/* has_limits is found anew; whoever waits looks again. */
+void server_limits_changed(struct nbd_server *server);
+/* May the connection's next request be taken? If not, the connection is woken when it may. */
+bool server_limit_allows(struct nbd_connection *connection);
+/* It has been, with so many bytes of payload either way. */
+void server_limit_take(struct nbd_connection *connection, uint64_t bytes);
 
 /* connection.c */
 

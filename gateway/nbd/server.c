@@ -188,56 +188,6 @@ void server_memory_short(struct nbd_server *server)
 		uv_timer_start(&server->stall_timer, on_stall_timer, STALL_CHECK_MS, STALL_CHECK_MS);
 }
 
-/* Rate limits. They apply to whole requests before they are taken: what is not taken stays in the socket, so that the
- * client waits, and not our memory. */
-
-void server_limits_changed(struct nbd_server *server)
-{
-	struct nbd_connection *connection, *following;
-	LIST_FOR_EACH_SAFE(connection, following, &server->limited, limit_link)
-	{
-		list_remove(&connection->limit_link); /* to the end, if it has to wait again: in turn */
-		server_wake(connection);
-	}
-}
-
-static void on_limit_timer(uv_timer_t *timer)
-{
-	server_limits_changed(timer->data);
-}
-
-void nbd_server_limit(struct nbd_server *server, const struct rate_limit *limit)
-{
-	server->limit = *limit;
-	server_limits_changed(server);
-}
-
-bool server_limit_allows(struct nbd_connection *connection)
-{
-	struct nbd_server *server = connection->server;
-	struct nbd_export *export = connection->export;
-	uint64_t now = uv_hrtime();
-	uint64_t of_export = rate_limit_wait(&export->limit, now), of_all = rate_limit_wait(&server->limit, now);
-	uint64_t wait = of_export > of_all ? of_export : of_all;
-	if (wait == 0)
-		return true;
-	uint64_t until = uv_now(server->loop) + wait / 1000000 + 1;
-	if (list_empty(&server->limited) || until < server->limited_until) {
-		server->limited_until = until;
-		uv_timer_start(&server->limit_timer, on_limit_timer, until - uv_now(server->loop), 0);
-	}
-	list_append(&server->limited, &connection->limit_link);
-	export->stats.limited++;
-	return false;
-}
-
-void server_limit_take(struct nbd_connection *connection, uint64_t bytes)
-{
-	uint64_t now = uv_hrtime();
-	rate_limit_take(&connection->export->limit, now, bytes);
-	rate_limit_take(&connection->server->limit, now, bytes);
-}
-
 static void give_spare_memory(struct nbd_server *server)
 {
 	buffer_pool_trim(&server->pool);
@@ -535,6 +485,7 @@ static void maybe_closed(struct nbd_server *server)
 	if (!server->is_closing || server->open_handles > 0 || !list_empty(&server->closing))
 		return;
 	give_spare_memory(server);
+	trace_free(&server->trace);
 	void (*closed)(void *) = server->closed;
 	void *context = server->closed_context;
 	free((void *)server->limits.allowed_users);
@@ -752,6 +703,11 @@ void nbd_server_close(struct nbd_server *server, void (*closed)(void *context), 
 	uv_close((uv_handle_t *)&server->limit_timer, on_server_handle_closed);
 	if (server->drain)
 		uv_close((uv_handle_t *)&server->drain->timer, on_server_handle_closed);
+}
+
+const struct trace *nbd_server_trace(const struct nbd_server *server)
+{
+	return &server->trace;
 }
 
 void nbd_server_status(const struct nbd_server *server, struct nbd_server_status *status)

@@ -14,12 +14,14 @@
 #include <uv.h>
 
 #include "nbd/export.h"
+#include "nbd/trace.h"
 
 struct nbd_limits {
 	uint64_t memory, connection_memory; /* bytes of requests in flight */
 	unsigned max_handshakes, max_connections;
 	uint64_t handshake_timeout, stall_timeout; /* milliseconds */
 	uint64_t busy_poll; /* nanoseconds, see busy-poll.h */
+	uint64_t slow_request; /* nanoseconds: longer ones are traced; 0: none */
 	bool list_exports;
 	/* Users, beside root and our own, that may connect to a unix socket. Copied. */
 	const uid_t *allowed_users;
@@ -39,6 +41,9 @@ int nbd_server_serve(struct nbd_server *server, int in_fd, int out_fd, void (*en
 
 /* Of all exports together, beside that of each: nbd_export_limit(). */
 void nbd_server_limit(struct nbd_server *server, const struct rate_limit *limit);
+
+/* The requests that took longer than limits.slow_request. */
+const struct trace *nbd_server_trace(const struct nbd_server *server);
 
 /* Orderly stop: no new clients and requests, the requests in flight are answered, every export is
  * flushed, then the connections are dropped; never ESHUTDOWN, which clients take for an error.

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "checked.h"
 #include "log.h"
@@ -20,6 +21,7 @@ enum {
 	BASE_ALLOCATION_ID = 1,
 	FILTER_MAX = 4 << 10, /* payload of a BLOCK_STATUS */
 	STATUS_COST = 32 << 10,
+	NS_PER_MS = 1000000,
 };
 
 /* A request as it stands on the wire. */
@@ -250,6 +252,30 @@ static void on_finished(struct export_request *work, int error)
 	connection_reply(request);
 }
 
+/* Notes a request that took long. What the backend has done is answered in the same turn of the loop. */
+static void trace(const struct request *request, uint64_t now)
+{
+	const struct export_request *work = &request->work;
+	struct trace_entry *entry = trace_next(&request->connection->server->trace);
+	if (!entry)
+		return;
+	struct timespec wall;
+	clock_gettime(CLOCK_REALTIME, &wall);
+	entry->at = (uint64_t)wall.tv_sec * 1000 + (uint64_t)wall.tv_nsec / NS_PER_MS;
+	snprintf(entry->volume, sizeof entry->volume, "%s", request->connection->export->name);
+	entry->type = request->type;
+	entry->offset = request->offset;
+	entry->length = request->length;
+	entry->error = request->error;
+	entry->total = (now - request->started) / 1000;
+	uint64_t given = work->held_until ? work->held_until : request->received;
+	entry->limited = (uint32_t)(request->limited / NS_PER_MS);
+	entry->received = (uint32_t)((request->received - request->started) / NS_PER_MS);
+	entry->held = (uint32_t)((given - request->received) / NS_PER_MS);
+	entry->backend = (uint32_t)((now - given) / NS_PER_MS);
+	entry->answered_by = work->io.answered_by;
+}
+
 void transmission_count_answers(struct nbd_connection *connection)
 {
 	uint64_t now = 0;
@@ -262,6 +288,9 @@ void transmission_count_answers(struct nbd_connection *connection)
 		if (request->type < STATS_COMMANDS)
 			stats_count(&connection->export->stats.commands[request->type], request->length,
 				request->error, now - request->started);
+		uint64_t slow = connection->server->limits.slow_request;
+		if (slow && now - request->started + request->limited >= slow)
+			trace(request, now);
 	}
 }
 
@@ -492,6 +521,7 @@ void transmission_payload_received(struct nbd_connection *connection)
 {
 	struct request *request = connection->payload.request;
 	connection->payload.request = NULL;
+	request->received = uv_hrtime();
 	submit(request, BACKEND_WRITE, request->buffer);
 }
 
@@ -571,8 +601,7 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	}
 	if (error == 0)
 		error = validate(connection, &wire, &text);
-	bool is_limited = !error && wire.type != NBD_CMD_FLUSH &&
-		(rate_limit_is_set(&connection->export->limit) || rate_limit_is_set(&server->limit));
+	bool is_limited = server->has_limits && !error && wire.type != NBD_CMD_FLUSH;
 	if (is_limited && (!list_empty(&connection->limit_link) || !server_limit_allows(connection)))
 		return false;
 	size_t cost = error ? REQUEST_COST : cost_of(connection, &wire);
@@ -599,6 +628,12 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	request->type = wire.type;
 	request->flags = wire.flags;
 	request->started = connection->round_time;
+	request->received = connection->round_time;
+	request->limited = 0;
+	if (connection->limited_since) {
+		request->limited = connection->round_time - connection->limited_since;
+		connection->limited_since = 0;
+	}
 	*bytes += cost;
 	connection->receive_at += wire.header_size;
 	if (error || wire.type != NBD_CMD_WRITE)

@@ -204,7 +204,7 @@ def test_limit_of_the_vm_holds_for_all_its_volumes_together_and_lasts(node, gate
         thread.start()
     for thread in threads:
         thread.join()
-    assert max(times) > 1.2 and min(times) > 0.7, "both share one budget, in turn"
+    assert max(times) > 1.2, "both share one budget"
     assert node.tb4_json("limit", 200) == {"name": "VM 200", "iops": 100, "bytes_per_second": 0, "burst": 1}
     node.tb4("limit", 200, "--iops", 0)
     assert not (node.volume_dir / "vm-200.conf").exists()

@@ -256,7 +256,7 @@ FAMILIES = {
     "tb4_up": "gauge", "tb4_memory_in_use_bytes": "gauge", "tb4_requests_total": "counter",
     "tb4_request_bytes_total": "counter", "tb4_request_errors_total": "counter", "tb4_request_seconds": "histogram",
     "tb4_requests_in_flight": "gauge", "tb4_connections": "gauge", "tb4_volume_size_bytes": "gauge",
-    "tb4_volume_state": "gauge", "tb4_flush_failed": "gauge", "tb4_copies": "gauge", "tb4_slot_in_sync": "gauge",
+    "tb4_volume_state": "gauge", "tb4_limited_total": "counter", "tb4_flush_failed": "gauge", "tb4_copies": "gauge", "tb4_slot_in_sync": "gauge",
     "tb4_slot_damaged_blocks_total": "counter", "tb4_slot_healed_blocks_total": "counter",
     "tb4_unhealed_blocks_total": "counter", "tb4_scrub_done_blocks": "gauge", "tb4_scrub_passes_total": "counter",
 }

@@ -138,6 +138,7 @@ struct job {
 	uint64_t since; /* ms */
 	uint64_t late_at, sent_at; /* READ: ms; us */
 	unsigned error_reports;
+	unsigned answered_by; /* 1 + the slot that has answered last */
 };
 
 enum fence_step { FENCE_NONE, FENCE_READ, FENCE_WRITE, FENCE_RECORD };

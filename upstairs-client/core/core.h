@@ -58,6 +58,7 @@ struct upstairs_request {
 	const void *data;
 	const struct crucible_block_context *contexts;
 	void *user;
+	unsigned answered_by; /* when it is complete: 1 + the slot whose answer ended it, or 0 */
 	struct upstairs_request *next; /* to submit several; NULL behind the last */
 	/* the core's */
 	struct list link;

@@ -290,6 +290,8 @@ void job_unsent(struct upstairs *upstairs, struct job *job, unsigned index, enum
 		upstairs->slots[index].outstanding_count--;
 	}
 	job->states[index] = state;
+	if (state == JOB_DONE)
+		job->answered_by = index + 1;
 }
 
 static void send_to_receivers(struct upstairs *upstairs, struct job *job)
@@ -316,6 +318,8 @@ void job_answer(struct upstairs *upstairs, struct job *job, int error)
 	struct upstairs_request *requests = job->request;
 	job->is_answered = true;
 	job->request = NULL;
+	for (struct upstairs_request *request = requests; request; request = request->next)
+		request->answered_by = job->answered_by;
 	if (requests && job->kind == JOB_READ)
 		reads_answered(upstairs, requests, error);
 	else if (requests && requests->operation == UPSTAIRS_WRITE_ZEROES)
