@@ -107,6 +107,15 @@ int listen_tcp(const char *text, uint16_t port, struct reason *reason)
 	return reason_set(reason, status, "port %u on %s: %s", port, text, strerror(-status));
 }
 
+bool listen_holder(const char *text, uint16_t port, char *holder, size_t size)
+{
+	struct sockaddr_storage address;
+	socklen_t length;
+	bool is_loopback;
+	return parse_address(text, port, &address, &length, &is_loopback) &&
+		port_listener((struct sockaddr *)&address, holder, size);
+}
+
 bool listens_at(int fd, const char *path)
 {
 	struct sockaddr_un address = { 0 };

@@ -3,6 +3,7 @@
 #define TB4_LISTEN_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -16,6 +17,8 @@ int listen_tcp(const char *address, uint16_t port, struct reason *reason);
 int listen_check_address(const char *address, struct reason *reason);
 /* The same question about a socket that is bound already. */
 int listen_check_socket(int fd, struct reason *reason);
+/* Who listens there now: as port_listener() of volume/ports.h says it. False if nobody does. */
+bool listen_holder(const char *address, uint16_t port, char *holder, size_t size);
 /* Is the socket bound to this path? */
 bool listens_at(int fd, const char *path);
 

@@ -24,6 +24,7 @@ int exit_status_for(int error);
 /* The same list by name, for what is known at the edge only. */
 enum exit_status {
 	EXIT_DEGRADED = 1,     /* something runs, but not as it should */
+	EXIT_BROKEN = 2,       /* doctor: something does not work */
 	EXIT_BAD_USAGE = 64,   /* the command line is wrong */
 	EXIT_BAD_DATA = 65,    /* a file is damaged or not what it should be */
 	EXIT_NO_INPUT = 66,    /* no such volume, file or VM */

@@ -70,7 +70,7 @@ struct command {
 
 struct cli {
 	const struct command *command;
-	struct config config; /* read before run(), except for check */
+	struct config config; /* read before run(), except for check and doctor */
 	const char *arguments[CLI_ARGUMENTS_MAX];
 	int argument_count;
 	const char *values[OPTION_COUNT]; /* NULL: not given; "" for those without a value */
@@ -130,6 +130,7 @@ int command_check(struct cli *cli);
 int command_claim_force(struct cli *cli);
 int command_claim_release(struct cli *cli);
 int command_claim_show(struct cli *cli);
+int command_doctor(struct cli *cli);
 int command_limit(struct cli *cli);
 int command_metrics(struct cli *cli);
 int command_ports(struct cli *cli);

@@ -98,6 +98,8 @@ static const struct command commands[] = {
 		"print counters in the text format of Prometheus", command_metrics },
 	{ NULL, "check", "", 0, 0, 0,
 		"check configuration, volume files and records", command_check },
+	{ NULL, "doctor", "[VMID]", 0, 1, 0,
+		"say what keeps gateways from working here, and what to do", command_doctor },
 };
 /* clang-format on */
 
@@ -144,7 +146,7 @@ static int print_help(const struct command *command)
 	}
 	printf("\nVOLUME is a name such as vm-200-disk-0, or a VMID. SIZE is bytes, or as 512M, 50G, 1T.\n\n");
 	print_options(GLOBAL_OPTIONS);
-	printf("\nExit status: 0 done, 1 degraded, 64 bad usage, 65 damaged data, 66 no such volume, 69 no "
+	printf("\nExit status: 0 done, 1 degraded, 2 broken (doctor), 64 bad usage, 65 damaged data, 66 no such volume, 69 no "
 		   "gateway,\n70 out of memory, 73 exists already or no room, 74 I/O error, 75 in use, 77 not "
 		   "permitted,\n78 bad configuration, 90 fenced, 130 interrupted. See tb4(1).\n");
 	return 0;
@@ -250,9 +252,9 @@ static int take_arguments(struct cli *cli, char **words, int count)
 
 static int run(struct cli *cli)
 {
-	/* check reports the faults of tb4.conf itself */
-	if (cli->command->run == command_check)
-		return command_check(cli);
+	/* these report the faults of tb4.conf themselves */
+	if (cli->command->run == command_check || cli->command->run == command_doctor)
+		return cli->command->run(cli);
 	struct faults faults = { 0 };
 	struct reason reason;
 	int status = config_read(cli->values[OPTION_CONFIG], &cli->config, &faults);

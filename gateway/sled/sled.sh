@@ -99,7 +99,7 @@ SURVEY() {
 		printf 'systemd no\n'
 	fi
 	listeners=$(listeners)
-	printf '%s\n' "$listeners" | awk 'NF { print "port " $1 }'
+	printf '%s\n' "$listeners" | awk 'NF { print "port " $1 " " $3 }'
 	{
 		for path in "$DIRECTORY"/*/region.json; do
 			basename "$(dirname "$path")"

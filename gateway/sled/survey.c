@@ -10,10 +10,23 @@
 #include "cleanup.h"
 #include "cli/cli.h"
 
-static void mark_port(struct survey *survey, unsigned port)
+/* "PORT" and who has it, as ss(8) writes it: users:(("nginx",pid=812,fd=6)). */
+static int take_port(struct survey *survey, const char *line)
 {
-	if (port < SURVEY_PORTS)
-		survey->listens[port / 8] |= (uint8_t)(1u << port % 8);
+	unsigned port, pid;
+	char name[32];
+	int end = 0;
+	if (sscanf(line, "%u%n", &port, &end) != 1 || port == 0 || port > UINT16_MAX)
+		return 0;
+	struct survey_port *grown = realloc(survey->ports, (survey->port_count + 1) * sizeof *grown);
+	if (!grown)
+		return -ENOMEM;
+	survey->ports = grown;
+	struct survey_port *taken = &grown[survey->port_count++];
+	*taken = (struct survey_port){ .port = (uint16_t)port, .holder = "a process that cannot be seen" };
+	if (sscanf(line + end, " users:((\"%31[^\"]\",pid=%u", name, &pid) == 2)
+		snprintf(taken->holder, sizeof taken->holder, "pid %u (%s)", pid, name);
+	return 0;
 }
 
 /* "-" stands for nothing. */
@@ -29,7 +42,7 @@ static int take_region(struct survey *survey, const char *line)
 	uint64_t size, allocated;
 	if (sscanf(line, "%u %63s %63s %63s %36s %" SCNu64 " %" SCNu64 " %3s", &port, volume, node, state, uuid, &size,
 			&allocated, listens) != 8 ||
-		port == 0 || port >= SURVEY_PORTS)
+		port == 0 || port > UINT16_MAX)
 		return 0;
 	struct survey_region *grown = realloc(survey->regions, (survey->region_count + 1) * sizeof *grown);
 	if (!grown)
@@ -53,11 +66,12 @@ static int take_region(struct survey *survey, const char *line)
 static int take_line(struct survey *survey, const char *line)
 {
 	int64_t clock;
-	unsigned port;
 	uint64_t total, free_space;
 	char text[SURVEY_TEXT_MAX];
 	if (strncmp(line, "region ", 7) == 0)
 		return take_region(survey, line + 7);
+	if (strncmp(line, "port ", 5) == 0)
+		return take_port(survey, line + 5);
 	if (sscanf(line, "version %63s", text) == 1)
 		take_text(survey->version, sizeof survey->version, text);
 	else if (sscanf(line, "messages %" SCNu64, &survey->messages) == 1)
@@ -73,8 +87,6 @@ static int take_line(struct survey *survey, const char *line)
 		survey->free = free_space * 1024;
 	} else if (sscanf(line, "files %" SCNu64, &survey->files) == 1)
 		return 0;
-	else if (sscanf(line, "port %u", &port) == 1)
-		mark_port(survey, port);
 	return 0;
 }
 
@@ -118,8 +130,10 @@ int sleds_survey(const struct sled *const *sleds, size_t count, struct survey **
 
 void surveys_free(struct survey *surveys, size_t count)
 {
-	for (size_t i = 0; i < count && surveys; i++)
+	for (size_t i = 0; i < count && surveys; i++) {
 		free(surveys[i].regions);
+		free(surveys[i].ports);
+	}
 	free(surveys);
 }
 
@@ -136,9 +150,18 @@ uint64_t survey_room(const struct survey *survey)
 	return survey->free > promised ? survey->free - promised : 0;
 }
 
+const char *survey_holder(const struct survey *survey, uint16_t port)
+{
+	for (size_t i = 0; i < survey->port_count; i++) {
+		if (survey->ports[i].port == port)
+			return survey->ports[i].holder;
+	}
+	return NULL;
+}
+
 bool survey_listens(const struct survey *survey, uint16_t port)
 {
-	return survey->listens[port / 8] & (1u << port % 8);
+	return survey_holder(survey, port);
 }
 
 const struct survey_region *survey_region(const struct survey *survey, uint16_t port)

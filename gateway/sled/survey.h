@@ -9,7 +9,7 @@
 #include "sled/sled-task.h"
 #include "volume/volume.h"
 
-enum { SURVEY_TEXT_MAX = 64, SURVEY_PORTS = 65536 };
+enum { SURVEY_TEXT_MAX = 64 };
 
 /* A region in the sled's directory. */
 struct survey_region {
@@ -31,7 +31,11 @@ struct survey {
 	uint64_t files; /* open files that a downstairs may have; UINT64_MAX: any number */
 	struct survey_region *regions;
 	size_t region_count;
-	uint8_t listens[SURVEY_PORTS / 8]; /* bit per TCP port */
+	struct survey_port {
+		uint16_t port;
+		char holder[SURVEY_TEXT_MAX]; /* "pid 812 (nginx)" */
+	} *ports; /* TCP ports that somebody listens at */
+	size_t port_count;
 };
 
 /* Asks sleds, all at once. *surveys is malloc'ed, in their order: surveys_free(). Returns 0 also if sleds do not answer;
@@ -42,6 +46,8 @@ void surveys_free(struct survey *surveys, size_t count);
 /* Bytes that new regions may have: what the capacity leaves, or what is free and not promised to the regions there are. */
 uint64_t survey_room(const struct survey *survey);
 bool survey_listens(const struct survey *survey, uint16_t port);
+/* Who listens there: "pid 812 (nginx)". NULL if nobody does. */
+const char *survey_holder(const struct survey *survey, uint16_t port);
 /* The region at a port, or NULL. */
 const struct survey_region *survey_region(const struct survey *survey, uint16_t port);
 /* NULL, or why a region of so many bytes and extents cannot be there. */

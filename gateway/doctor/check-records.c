@@ -1,0 +1,87 @@
+/* check-records.c: claim records that can be read and make no sense. Those that cannot be read are check_configuration()'s. */
+#include <errno.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "doctor/doctor.h"
+#include "durable-file.h"
+#include "volume/record.h"
+
+enum { GENERATIONS_LEFT = 1000000 }; /* fewer than that, and claims end soon */
+
+static const struct volume *find(const struct doctor *doctor, const char *name)
+{
+	for (size_t i = 0; i < doctor->volumes.count; i++) {
+		if (strcmp(doctor->volumes.items[i].name, name) == 0)
+			return &doctor->volumes.items[i];
+	}
+	return NULL;
+}
+
+static void judge_copies(const struct volume *volume, const struct record *record, struct report *report)
+{
+	unsigned in_sync = 0;
+	for (unsigned i = 0; i < RECORD_SLOTS; i++)
+		in_sync += record->copies.slots[i].in_sync;
+	if (!record->copies.exists || in_sync == RECORD_SLOTS)
+		return;
+	FOUND_WARNING(report, volume->name, "only %u of its %d copies %s in sync when the record was written", in_sync,
+		RECORD_SLOTS, in_sync == 1 ? "was" : "were");
+	report_next(report, "tb4 status %llu", (unsigned long long)volume->parsed.vmid);
+}
+
+static void judge(const struct doctor *doctor, const struct volume *volume, const struct record *record,
+	struct report *report)
+{
+	if (record->generation_first > record->generation_last) {
+		FOUND_ERROR(report, volume->name, "its record grants generations %llu to %llu, which are none",
+			(unsigned long long)record->generation_first, (unsigned long long)record->generation_last);
+		report_next(report, "tb4 claim force %s", volume->name);
+	} else if (record->generation_last > (uint64_t)INT64_MAX - GENERATIONS_LEFT) {
+		FOUND_ERROR(report, volume->name, "its generations end: %llu is granted",
+			(unsigned long long)record->generation_last);
+		report_next(report, "tb4 volume export %s FILE, and import it as a new volume", volume->name);
+	}
+	if (!record->released && strcmp(record->node, doctor->config.node_name) != 0 &&
+		strcmp(volume->host, doctor->config.node_name) == 0) {
+		FOUND_ERROR(report, volume->name, "belongs to this node, and %s has claimed it", record->node);
+		report_next(report, "stop its gateway on %s, or tb4 claim force %s", record->node, volume->name);
+	}
+	judge_copies(volume, record, report);
+}
+
+/* A record without a volume: its volume file was lost, or moved. */
+static void find_orphans(const struct doctor *doctor, struct report *report)
+{
+	CLEANUP_CLOSEDIR DIR *dir = opendir(doctor->config.claim_dir);
+	const struct dirent *entry;
+	while (dir && (entry = readdir(dir))) {
+		struct volume_name parsed;
+		CLEANUP_FREE char *name = strdup(entry->d_name);
+		CLEANUP_FREE char *path = path_join(doctor->config.claim_dir, entry->d_name);
+		char *suffix = name ? strrchr(name, '.') : NULL;
+		if (!path || !suffix || strcmp(suffix, ".json") != 0)
+			continue;
+		*suffix = '\0';
+		if (volume_name_parse(name, &parsed) < 0 || (doctor->vmid && parsed.vmid != doctor->vmid))
+			continue;
+		CLEANUP_FREE char *file = NULL;
+		if (find(doctor, name) || asprintf(&file, "%s/%s.conf", doctor->config.volume_dir, name) < 0 ||
+			access(file, F_OK) == 0)
+			continue;
+		FOUND_WARNING(report, path, "there is no volume file for it");
+		report_next(report, "bring %s back, or, if the volume is gone for good, rm %s", file, path);
+	}
+}
+
+void check_records(const struct doctor *doctor, struct report *report)
+{
+	for (size_t i = 0; i < doctor->volumes.count; i++) {
+		const struct volume *volume = &doctor->volumes.items[i];
+		struct record record;
+		if (doctor_wants(doctor, volume) && record_load(&doctor->config, volume->name, &record, NULL) == 0)
+			judge(doctor, volume, &record, report);
+	}
+	if (doctor->config.claim_dir)
+		find_orphans(doctor, report);
+}
