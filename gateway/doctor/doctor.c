@@ -29,15 +29,6 @@ static const struct {
 
 enum { CHECKS = sizeof checks / sizeof checks[0] };
 
-bool doctor_has_volumes(const struct doctor *doctor)
-{
-	for (size_t i = 0; i < doctor->volumes.count; i++) {
-		if (doctor_wants(doctor, &doctor->volumes.items[i]))
-			return true;
-	}
-	return false;
-}
-
 static bool has_slot_on(const struct doctor *doctor, const struct sled *sled)
 {
 	for (size_t i = 0; i < doctor->volumes.count; i++) {

@@ -32,7 +32,14 @@ static inline bool doctor_wants(const struct doctor *doctor, const struct volume
 	return doctor->vmid == 0 || volume->parsed.vmid == doctor->vmid;
 }
 
-bool doctor_has_volumes(const struct doctor *doctor);
+static inline bool doctor_has_volumes(const struct doctor *doctor)
+{
+	for (size_t i = 0; i < doctor->volumes.count; i++) {
+		if (doctor_wants(doctor, &doctor->volumes.items[i]))
+			return true;
+	}
+	return false;
+}
 
 /* Runs every check. Returns how many, or a negative errno: -ENOMEM, -EINTR. Free doctor and report in any case. */
 int doctor_run(struct doctor *doctor, struct report *report, struct reason *reason);

@@ -16,6 +16,8 @@ export LC_ALL=C
 umask 077
 
 ENVIRONMENT=/etc/tb4/downstairs
+UNITS=/etc/systemd/system
+OWNER=crucible # of regions, where systemd runs
 
 give_up() { # STATUS TEXT
 	printf '%s\n' "$2" >&2
@@ -26,7 +28,7 @@ has_systemd() { [ -d /run/systemd/system ]; }
 
 # One at a time in this directory: an UNDO waits for a CREATE whose connection to tb4 was cut.
 lock() {
-	mkdir -p "$DIRECTORY" || give_up 74 "$DIRECTORY: cannot be made"
+	(umask 066 && mkdir -p "$DIRECTORY") || give_up 74 "$DIRECTORY: cannot be made"
 	exec 9>"$DIRECTORY/.lock" || give_up 74 "$DIRECTORY/.lock: cannot be opened"
 	flock 9
 }
@@ -47,13 +49,16 @@ listeners() {
 	}'
 }
 
+# The most open files that a downstairs can be allowed.
 files_limit() {
 	if has_systemd; then
-		systemctl show --property=LimitNOFILE --value "crucible-downstairs@0.service" 2>/dev/null
+		cat /proc/sys/fs/nr_open
 	else
 		ulimit -H -n
 	fi
 }
+
+files_needed() { echo $((4 * EXTENTS + 64)); }
 
 existing_parent() {
 	parent=$DIRECTORY
@@ -128,7 +133,36 @@ start_plain() {
 	echo $! >"$DIRECTORY/$PORT.pid"
 }
 
+as_owner() { setpriv --reuid "$OWNER" --regid "$OWNER" --init-groups -- "$@"; }
+
+# The unit runs it as an ordinary user, who has to get to the region and to what the arguments name.
+prepare_owner() {
+	getent passwd "$OWNER" >/dev/null || why=$(systemd-sysusers --inline "u $OWNER - \"Crucible downstairs\"" 2>&1) ||
+		give_up 74 "user $OWNER: cannot be made: $(printf '%s' "$why" | tail -n 1)"
+	parent=$(dirname "$DIRECTORY")
+	as_owner test -x "$parent" ||
+		give_up 77 "$parent: user $OWNER, as whom the downstairs runs, may not pass: chmod a+x it and what is above it"
+	for word in $ARGUMENTS; do
+		! [ -f "$word" ] || as_owner test -r "$word" ||
+			give_up 77 "$word: user $OWNER, as whom the downstairs runs, may not read it: chgrp $OWNER and chmod 640 it"
+	done
+}
+
+unit_quote() { printf '%s' "$1" | sed 's/[\\"]/\\&/g; s/%/%%/g'; }
+
+# What this region may have, beside what the unit says of all.
+write_drop_in() {
+	(
+		umask 022
+		mkdir -p "$UNITS/crucible-downstairs@$PORT.service.d" &&
+			printf '[Service]\nLimitNOFILE=%s\nProtectSystem=strict\nReadWritePaths="%s"\n' "$(files_needed)" \
+				"$(unit_quote "$DIRECTORY/$PORT")" >"$UNITS/crucible-downstairs@$PORT.service.d/region.conf"
+	) ||
+		give_up 74 "$UNITS/crucible-downstairs@$PORT.service.d: cannot be written"
+}
+
 start_unit() {
+	write_drop_in
 	mkdir -p "$ENVIRONMENT" &&
 		printf 'PROGRAM=%s\nREGION=%s\nADDRESS=%s\nARGUMENTS=%s\n' "$PROGRAM" "$DIRECTORY/$PORT" "$ADDRESS" "$ARGUMENTS" \
 			>"$ENVIRONMENT/$PORT.env" || give_up 74 "$ENVIRONMENT/$PORT.env: cannot be written"
@@ -154,6 +188,7 @@ stop_plain() {
 
 stop() {
 	if has_systemd; then
+		rm -rf "$UNITS/crucible-downstairs@$PORT.service.d"
 		systemctl disable --now "crucible-downstairs@$PORT.service" >/dev/null 2>&1
 		! systemctl is-active --quiet "crucible-downstairs@$PORT.service" ||
 			give_up 74 "crucible-downstairs@$PORT.service: cannot be stopped"
@@ -183,8 +218,9 @@ CREATE() {
 	holder=$(listeners | awk -v port="$PORT" '$1 == port || $1 == port + 4000 { print $1 " is taken: " $2 " " $3; exit }')
 	[ -z "$holder" ] || give_up 73 "port $holder"
 	limit=$(files_limit)
-	[ "$limit" = unlimited ] || [ "$limit" = infinity ] || [ "$limit" -ge $((4 * EXTENTS + 13)) ] ||
-		give_up 73 "a region of $EXTENTS extents needs $((4 * EXTENTS + 13)) open files, and LimitNOFILE is $limit"
+	[ "$limit" = unlimited ] || [ "$limit" -ge "$(files_needed)" ] ||
+		give_up 73 "a region of $EXTENTS extents needs $(files_needed) open files, and $limit are allowed"
+	! has_systemd || prepare_owner
 	write_mark creating
 	[ "$SEALED" = yes ] && sealed=--encrypted || sealed=
 	# shellcheck disable=SC2086 # a word or none

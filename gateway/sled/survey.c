@@ -95,7 +95,7 @@ static int read_survey(struct survey *survey, struct sled_task *task)
 	survey->sled = task->sled;
 	survey->error = task->error;
 	survey->reason = task->reason;
-	survey->files = UINT64_MAX; /* "infinity" and "unlimited" are no numbers */
+	survey->files = UINT64_MAX; /* "unlimited" is no number */
 	if (task->error < 0)
 		return 0;
 	for (char *rest = task->output, *line; (line = strsep(&rest, "\n"));) {
@@ -185,9 +185,9 @@ const char *survey_refuses(const struct survey *survey, uint64_t size, uint64_t 
 	else if (survey_room(survey) < size)
 		snprintf(text, length, "sled %s: full: has room for %s, needs %s", survey->sled->name,
 			size_for_people(survey_room(survey), room), size_for_people(size, wanted));
-	else if (survey->files < 4 * extents + 13)
-		snprintf(text, length, "sled %s: %" PRIu64 " extents need %" PRIu64 " open files, LimitNOFILE is %" PRIu64,
-			survey->sled->name, extents, 4 * extents + 13, survey->files);
+	else if (survey->files < SURVEY_FILES_FOR(extents))
+		snprintf(text, length, "sled %s: %" PRIu64 " extents need %" PRIu64 " open files, %" PRIu64 " are allowed",
+			survey->sled->name, extents, SURVEY_FILES_FOR(extents), survey->files);
 	else
 		return NULL;
 	return text;

@@ -84,23 +84,61 @@ tb4-test-downstairs dump --data --dir /srv/s1/39* --dir /srv/s2/39* --dir /srv/s
 
 @both
 def test_downstairs_of_a_sled_are_kept_by_its_systemd(vm, kind):
-    """Made and enabled by create, started again after a kill, gone after delete; the gateway goes on meanwhile."""
-    output = vm.run(sleds(kind) + START + """
+    """Made and enabled by create, without privileges and with the limits of their regions; started again after a kill, and when
+    they hang; one that answers, or whose port is not open yet, is left alone. Gone after delete; the gateway goes on meanwhile."""
+    output = vm.run(sleds(kind) + """
+mkdir -p /etc/systemd/system/crucible-downstairs@.service.d
+printf '[Service]\\nWatchdogSec=12\\n' >/etc/systemd/system/crucible-downstairs@.service.d/soon.conf
+systemctl daemon-reload
+systemctl restart 'crucible-downstairs@*'
+""" + START + """
+property() { systemctl show -p "$2" --value "crucible-downstairs@$1.service"; }
+is_another() { local pid; pid=$(property "$1" MainPID); [ "$pid" -gt 0 ] && [ "$pid" != "$2" ]; }
 systemctl is-enabled crucible-downstairs@3900.service crucible-downstairs@3901.service crucible-downstairs@3902.service
 systemctl show -p LimitNOFILE -p MemoryMax -p Restart crucible-downstairs@3901.service
-main_pid() { systemctl show -p MainPID --value crucible-downstairs@3901.service; }
-before=$(main_pid)
-is_another() { local pid; pid=$(main_pid); [ "$pid" -gt 0 ] && [ "$pid" != "$before" ]; }
-kill -KILL $before
-until_true 60 is_another
+pid=$(property 3901 MainPID)
+echo "runs as $(stat -c %U /proc/$pid), with files: $(awk '/open files/ { print $4, $5 }' /proc/$pid/limits)"
+echo "belongs to $(find /srv/s?/39?? -printf '%u\\n' | sort -u)"
+ss -Hltn 'sport = :3901' | awk '{ print "bound to", $4 }' | sed 's/1[123]:/1x:/'
+systemd-analyze security --no-pager crucible-downstairs@3901.service | tail -n 1
+other=$(property 3900 MainPID)
+kill -KILL $pid
+until_true 60 is_another 3901 $pid
 until_true 60 grep -q "lost\\|refused\\|reset" gateway.log
 until_true 60 is_well 200
+pid=$(property 3901 MainPID)
+kill -STOP $pid
+until_true 90 is_another 3901 $pid
+journalctl -q -o cat -u crucible-downstairs@3901.service | grep -m 1 'Watchdog timeout'
+until_true 60 is_well 200
+# the region belongs to root again, and the program takes longer to listen than the watchdog waits
+systemctl stop crucible-downstairs@3902.service
+chown -R root: /srv/s?/3902
+program=$(sed -n 's/^PROGRAM=//p' /etc/tb4/downstairs/3902.env)
+printf '#!/bin/sh\\nsleep 25\\nexec %s "$@"\\n' $program >/usr/local/bin/slow
+chmod 755 /usr/local/bin/slow
+sed -i 's,^PROGRAM=.*,PROGRAM=/usr/local/bin/slow,' /etc/tb4/downstairs/3902.env
+restarts=$(property 3902 NRestarts)
+systemctl start crucible-downstairs@3902.service
+until_true 90 is_well 200
+until_true 90 eval "ss -Hltn 'sport = :3902' | grep -q LISTEN"
+sleep 15
+echo "restarted while it was slow: $(($(property 3902 NRestarts) - restarts))"
+[ $other = "$(property 3900 MainPID)" ] && echo "the one that answers was left alone"
 kill $gateway; wait $gateway
 tb4 sled check || [ $? = 1 ]
+tb4 doctor 200 || echo "doctor: $?"
 tb4 volume delete vm-200-disk-0 --yes
 systemctl list-units --all --no-legend 'crucible-downstairs@*'
+rm -r /etc/systemd/system/crucible-downstairs@.service.d
 find /srv/s? /etc/tb4/downstairs -type f ! -name .lock
-""", 300)
+find /etc/systemd/system -name 'crucible-downstairs@?*'
+""", 400)
     assert output.count("enabled\n") == 3
-    assert "LimitNOFILE=1048576" in output and "Restart=always" in output and re.search(r"MemoryMax=\d+", output)
+    assert "LimitNOFILE=72" in output and "Restart=always" in output and re.search(r"MemoryMax=\d+", output), output
+    assert "runs as crucible, with files: 72 72\nbelongs to crucible\nbound to 127.0.0.1x:3901\n" in output, output
+    exposure = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)[1])
+    assert exposure <= 1.5, output
+    assert "Watchdog timeout" in output
+    assert "restarted while it was slow: 0\nthe one that answers was left alone\n" in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # and nothing is left
