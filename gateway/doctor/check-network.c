@@ -13,6 +13,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "cleanup.h"
@@ -57,12 +58,12 @@ static bool is_same_address(const struct sockaddr *one, const struct sockaddr *o
 }
 
 /* The interface that has our address on this route. */
-static void find_interface(const struct host *host, struct route *route)
+static void find_interface(struct route *route)
 {
 	struct sockaddr_storage ours = { 0 };
 	socklen_t length = sizeof ours;
 	struct ifaddrs *all = NULL;
-	char path[64];
+	struct ifreq request = { 0 };
 	if (getsockname(route->fd, (struct sockaddr *)&ours, &length) < 0 || getifaddrs(&all) < 0)
 		return;
 	for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
@@ -70,9 +71,9 @@ static void find_interface(const struct host *host, struct route *route)
 			snprintf(route->interface, sizeof route->interface, "%s", one->ifa_name);
 	}
 	freeifaddrs(all);
-	snprintf(path, sizeof path, "/sys/class/net/%s/mtu", route->interface);
-	if (route->interface[0])
-		host_numbers(host, path, &route->mtu, 1);
+	memcpy(request.ifr_name, route->interface, sizeof route->interface);
+	if (route->interface[0] && ioctl(route->fd, SIOCGIFMTU, &request) == 0)
+		route->mtu = (uint64_t)request.ifr_mtu;
 }
 
 static int open_route(const struct addrinfo *address, struct route *route)
@@ -90,7 +91,7 @@ static int open_route(const struct addrinfo *address, struct route *route)
 	return 0;
 }
 
-static void begin(const struct host *host, struct route *route, struct report *report)
+static void begin(struct route *route, struct report *report)
 {
 	const struct addrinfo hints = { .ai_socktype = SOCK_DGRAM };
 	struct addrinfo *address = NULL;
@@ -107,7 +108,7 @@ static void begin(const struct host *host, struct route *route, struct report *r
 	int status = open_route(address, route);
 	freeaddrinfo(address);
 	if (status == 0) {
-		find_interface(host, route);
+		find_interface(route);
 		return;
 	}
 	FOUND_ERROR(report, route->subject, "no way to %s: %s", route->sled->address, strerror(-status));
@@ -219,7 +220,7 @@ void check_network(const struct doctor *doctor, struct report *report)
 	}
 	for (size_t i = 0; i < count; i++) {
 		routes[i].sled = doctor->surveys[i].sled;
-		begin(&doctor->host, &routes[i], report);
+		begin(&routes[i], report);
 	}
 	probe(routes, polls, count, false);
 	probe(routes, polls, count, true);

@@ -1,13 +1,11 @@
-/* check-records.c: claim records that can be read and make no sense. Those that cannot be read are check_configuration()'s. */
-#include <errno.h>
+/* check-records.c: claim records that say that something is wrong. Those that cannot be read, or make no sense, are
+ * check_configuration()'s. */
 #include <string.h>
 
 #include "cleanup.h"
 #include "doctor/doctor.h"
 #include "durable-file.h"
 #include "volume/record.h"
-
-enum { GENERATIONS_LEFT = 1000000 }; /* fewer than that, and claims end soon */
 
 static const struct volume *find(const struct doctor *doctor, const char *name)
 {
@@ -33,15 +31,6 @@ static void judge_copies(const struct volume *volume, const struct record *recor
 static void judge(const struct doctor *doctor, const struct volume *volume, const struct record *record,
 	struct report *report)
 {
-	if (record->generation_first > record->generation_last) {
-		FOUND_ERROR(report, volume->name, "its record grants generations %llu to %llu, which are none",
-			(unsigned long long)record->generation_first, (unsigned long long)record->generation_last);
-		report_next(report, "tb4 claim force %s", volume->name);
-	} else if (record->generation_last > (uint64_t)INT64_MAX - GENERATIONS_LEFT) {
-		FOUND_ERROR(report, volume->name, "its generations end: %llu is granted",
-			(unsigned long long)record->generation_last);
-		report_next(report, "tb4 volume export %s FILE, and import it as a new volume", volume->name);
-	}
 	if (!record->released && strcmp(record->node, doctor->config.node_name) != 0 &&
 		strcmp(volume->host, doctor->config.node_name) == 0) {
 		FOUND_ERROR(report, volume->name, "belongs to this node, and %s has claimed it", record->node);

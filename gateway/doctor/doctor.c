@@ -13,7 +13,7 @@ static const struct {
 	void (*run)(const struct doctor *doctor, struct report *report);
 } checks[] = {
 	{ "configuration", "tb4.conf, volume files and claim records can be read", check_configuration },
-	{ "records", "claim records make sense", check_records },
+	{ "records", "claims are ours, and copies in sync", check_records },
 	{ "permissions", "nobody else can read keys or change what decides", check_permissions },
 	{ "space", "there is room for records, images and state", check_space },
 	{ "clock", "the clock is right and kept so", check_clock },
