@@ -65,7 +65,6 @@ static int take_region(struct survey *survey, const char *line)
 /* One line of what SURVEY in sled.sh prints. Others are passed over. */
 static int take_line(struct survey *survey, const char *line)
 {
-	int64_t clock;
 	uint64_t total, free_space;
 	char text[SURVEY_TEXT_MAX];
 	if (strncmp(line, "region ", 7) == 0)
@@ -80,8 +79,8 @@ static int take_line(struct survey *survey, const char *line)
 		take_text(survey->filesystem, sizeof survey->filesystem, text);
 	else if (sscanf(line, "systemd %63s", text) == 1)
 		take_text(survey->systemd, sizeof survey->systemd, text);
-	else if (sscanf(line, "clock %" SCNi64, &clock) == 1)
-		survey->clock_ahead = clock - (int64_t)time(NULL);
+	else if (sscanf(line, "clock %" SCNi64, &survey->clock) == 1)
+		return 0;
 	else if (sscanf(line, "space %" SCNu64 " %" SCNu64, &total, &free_space) == 2) {
 		survey->total = total * 1024;
 		survey->free = free_space * 1024;
@@ -90,11 +89,18 @@ static int take_line(struct survey *survey, const char *line)
 	return 0;
 }
 
-static int read_survey(struct survey *survey, struct sled_task *task)
+/* It was read at some time between: only what is outside is wrong. */
+static int64_t clock_ahead(int64_t clock, int64_t asked, int64_t answered)
+{
+	return clock < asked ? clock - asked : clock > answered ? clock - answered : 0;
+}
+
+static int read_survey(struct survey *survey, struct sled_task *task, int64_t asked, int64_t answered)
 {
 	survey->sled = task->sled;
 	survey->error = task->error;
 	survey->reason = task->reason;
+	survey->clock = asked;
 	survey->files = UINT64_MAX; /* "unlimited" is no number */
 	if (task->error < 0)
 		return 0;
@@ -102,6 +108,7 @@ static int read_survey(struct survey *survey, struct sled_task *task)
 		if (take_line(survey, line) < 0)
 			return -ENOMEM;
 	}
+	survey->clock_ahead = clock_ahead(survey->clock, asked, answered);
 	return 0;
 }
 
@@ -112,11 +119,13 @@ int sleds_survey(const struct sled *const *sleds, size_t count, struct survey **
 	int status = tasks && *surveys ? 0 : -ENOMEM;
 	for (size_t i = 0; status == 0 && i < count; i++)
 		tasks[i].sled = sleds[i];
+	int64_t asked = time(NULL);
 	if (status == 0)
 		sled_tasks_run(tasks, count, "SURVEY", "asking sleds", SLED_SURVEY_SECONDS, false);
+	int64_t answered = time(NULL);
 	for (size_t i = 0; status == 0 && i < count; i++) {
 		status = tasks[i].error == -EINTR || tasks[i].error == -ENOMEM ? tasks[i].error
-																		 : read_survey(&(*surveys)[i], &tasks[i]);
+																		 : read_survey(&(*surveys)[i], &tasks[i], asked, answered);
 	}
 	if (tasks)
 		sled_tasks_free(tasks, count);

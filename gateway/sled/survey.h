@@ -29,7 +29,8 @@ struct survey {
 	struct reason reason;
 	char version[SURVEY_TEXT_MAX], filesystem[SURVEY_TEXT_MAX], systemd[SURVEY_TEXT_MAX]; /* yes, no, without-unit */
 	uint64_t messages; /* version of the protocol */
-	int64_t clock_ahead; /* seconds before ours */
+	int64_t clock; /* seconds since 1970 */
+	int64_t clock_ahead; /* seconds before ours at least; 0: no difference could be told */
 	uint64_t total, free; /* bytes of the file system */
 	uint64_t files; /* open files that a downstairs may have; UINT64_MAX: any number */
 	struct survey_region *regions;

@@ -115,24 +115,22 @@ until_true 60 is_well 200
 systemctl stop crucible-downstairs@3902.service
 chown -R root: /srv/s?/3902
 program=$(sed -n 's/^PROGRAM=//p' /etc/tb4/downstairs/3902.env)
-printf '#!/bin/sh\\nsleep 25\\nexec %s "$@"\\n' $program >/usr/local/bin/slow
+printf '#!/bin/sh\\nsleep 16\\nexec %s "$@"\\n' $program >/usr/local/bin/slow
 chmod 755 /usr/local/bin/slow
 sed -i 's,^PROGRAM=.*,PROGRAM=/usr/local/bin/slow,' /etc/tb4/downstairs/3902.env
 restarts=$(property 3902 NRestarts)
 systemctl start crucible-downstairs@3902.service
 until_true 90 is_well 200
 until_true 90 eval "ss -Hltn 'sport = :3902' | grep -q LISTEN"
-sleep 15
 echo "restarted while it was slow: $(($(property 3902 NRestarts) - restarts))"
 [ $other = "$(property 3900 MainPID)" ] && echo "the one that answers was left alone"
 kill $gateway; wait $gateway
-tb4 sled check || [ $? = 1 ]
 tb4 doctor 200 || echo "doctor: $?"
 tb4 volume delete vm-200-disk-0 --yes
 systemctl list-units --all --no-legend 'crucible-downstairs@*'
 rm -r /etc/systemd/system/crucible-downstairs@.service.d
 find /srv/s? /etc/tb4/downstairs -type f ! -name .lock
-find /etc/systemd/system -name 'crucible-downstairs@?*'
+find /etc/systemd/system -name 'crucible-downstairs@3*'
 """, 400)
     assert output.count("enabled\n") == 3
     assert "LimitNOFILE=72" in output and "Restart=always" in output and re.search(r"MemoryMax=\d+", output), output
@@ -141,4 +139,5 @@ find /etc/systemd/system -name 'crucible-downstairs@?*'
     assert exposure <= 1.5, output
     assert "Watchdog timeout" in output
     assert "restarted while it was slow: 0\nthe one that answers was left alone\n" in output, output
+    assert re.search(r"^13 checks: 0 errors, \d+ warnings$", output, re.M) and "doctor: 1\n" in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # and nothing is left

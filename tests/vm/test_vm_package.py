@@ -1,4 +1,5 @@
-"""The Debian package under a real systemd: installed, upgraded under a running gateway, removed, purged."""
+"""The Debian package under a real systemd: installed with its directories and its user, upgraded under a running gateway, removed,
+purged."""
 import re
 import shutil
 import subprocess
@@ -40,9 +41,14 @@ rm -r bin
 hash -r
 dpkg -i old.deb >/dev/null
 tb4 --version
+stat -c '%n %a %U' /run/tb4 /etc/tb4 /etc/tb4/volumes /etc/tb4/downstairs /var/lib/tb4 /var/lib/tb4/claims /var/lib/tb4/volumes
+getent passwd crucible
+systemd-analyze verify --man=no /lib/systemd/system/crucible-downstairs@.service && echo "units are in order"
+systemctl start systemd-tmpfiles-setup.service
 tb4 volume create 200 64M
 systemctl start tb4-vm@200
 until_true 20 is_well 200
+tb4 doctor 200 || echo "doctor: $?"
 pid=$(systemctl show -p MainPID --value tb4-vm@200.service)
 dpkg -i new.deb >/dev/null
 [ "$pid" = "$(systemctl show -p MainPID --value tb4-vm@200.service)" ]
@@ -61,6 +67,11 @@ rm -rf /var/lib/tb4/claims
 dpkg -P tb4-gateway | grep kept || true
 find / -xdev -name '*tb4*' ! -path '/share/*' ! -path '/proc/*' ! -path '/sys/*' ! -path '/run/*' || true
 """, 200)
+    for line in ("/run/tb4 755 root", "/etc/tb4 755 root", "/etc/tb4/volumes 755 root", "/etc/tb4/downstairs 700 root",
+                 "/var/lib/tb4 755 root", "/var/lib/tb4/claims 700 root", "/var/lib/tb4/volumes 700 root"):
+        assert f"{line}\n" in output, output
+    assert re.search(r"^crucible:.*:/usr/sbin/nologin$", output, re.M) and "units are in order" in output, output
+    assert "doctor: 1\n" in output and re.search(r"^13 checks: 0 errors, \d warnings?$", output, re.M), output
     assert "outlives the upgrade\n" in output and output.count("inactive\n") == 2, output
     assert '"released":true\ntb4-gateway: kept, as there are data in it:' in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # nothing is left
