@@ -51,6 +51,10 @@ void check_permissions(const struct doctor *doctor, struct report *report)
 	const struct config *config = &doctor->config;
 	const char *const places[] = { doctor->config_path ? doctor->config_path : CONFIG_DEFAULT_PATH, config->run_dir,
 		config->volume_dir, config->claim_dir, config->data_dir };
+	if (geteuid() != 0) {
+		FOUND_WARNING(report, "tb4 doctor", "is not run as root: what only root may read counts as missing here");
+		report_next(report, "sudo tb4 doctor");
+	}
 	for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
 		if (places[i])
 			judge_writers(places[i], report);
@@ -67,23 +71,11 @@ void check_permissions(const struct doctor *doctor, struct report *report)
 	}
 }
 
-/* Of a directory that may not be there yet. */
-static int stat_filesystem(const char *path, struct statvfs *filesystem)
-{
-	CLEANUP_FREE char *parent = strdup(path);
-	while (parent && statvfs(parent, filesystem) < 0) {
-		char *slash = strrchr(parent, '/');
-		if (errno != ENOENT || !slash || parent[1] == '\0')
-			return -errno;
-		slash[slash == parent] = '\0';
-	}
-	return parent ? 0 : -ENOMEM;
-}
-
 static void judge_room(const char *path, const char *what, struct report *report)
 {
 	struct statvfs filesystem;
-	if (stat_filesystem(path, &filesystem) < 0)
+	CLEANUP_FREE char *there = host_nearest(path);
+	if (!there || statvfs(there, &filesystem) < 0)
 		return;
 	uint64_t free_bytes = (uint64_t)filesystem.f_bavail * filesystem.f_frsize;
 	uint64_t bytes = (uint64_t)filesystem.f_blocks * filesystem.f_frsize;

@@ -21,8 +21,8 @@
 
 enum {
 	PROBE_PORT = 9, /* discard */
-	PROBE_TRIES = 2,
-	PROBE_WAIT_MS = 700,
+	PROBE_TRIES = 3,
+	PROBE_WAIT_MS = 1100, /* hosts send at least one such error a second, and a few at once */
 	ETHERNET_MTU = 1500,
 	HEADERS_V4 = 28, /* of a UDP packet */
 	HEADERS_V6 = 48,

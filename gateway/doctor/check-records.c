@@ -1,5 +1,6 @@
 /* check-records.c: claim records that say that something is wrong. Those that cannot be read, or make no sense, are
  * check_configuration()'s. */
+#include <errno.h>
 #include <string.h>
 
 #include "cleanup.h"
@@ -63,8 +64,21 @@ static void find_orphans(const struct doctor *doctor, struct report *report)
 	}
 }
 
+/* Locks must exclude everybody who can reach it. */
+static void judge_store(const char *directory, const char *instead, struct report *report)
+{
+	CLEANUP_FREE char *there = directory ? host_nearest(directory) : NULL;
+	struct reason reason;
+	if (!there || require_local(there, &reason) != -EOPNOTSUPP)
+		return;
+	FOUND_ERROR(report, directory, "%s", reason.text);
+	report_next(report, "%s below [paths] in tb4.conf", instead);
+}
+
 void check_records(const struct doctor *doctor, struct report *report)
 {
+	judge_store(doctor->config.claim_dir, "claim_dir = /var/lib/tb4/claims", report);
+	judge_store(doctor->config.volume_dir, "volume_dir = /etc/tb4/volumes", report);
 	for (size_t i = 0; i < doctor->volumes.count; i++) {
 		const struct volume *volume = &doctor->volumes.items[i];
 		struct record record;

@@ -1,5 +1,6 @@
 #include "doctor/host.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,4 +50,12 @@ size_t host_numbers(const struct host *host, const char *path, uint64_t *numbers
 			break;
 	}
 	return count;
+}
+
+char *host_nearest(const char *path)
+{
+	char *parent = strdup(path), *slash;
+	while (parent && access(parent, F_OK) < 0 && errno == ENOENT && (slash = strrchr(parent, '/')) && parent[1])
+		slash[slash == parent] = '\0';
+	return parent;
 }

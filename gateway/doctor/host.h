@@ -22,5 +22,7 @@ bool host_has(const struct host *host, const char *path);
 bool host_text(const struct host *host, const char *path, char text[HOST_TEXT_MAX]);
 /* As many numbers as the first line of a file begins with, at most `max`. Returns how many. */
 size_t host_numbers(const struct host *host, const char *path, uint64_t *numbers, size_t max);
+/* malloc'ed: the path, or the nearest directory above it that exists; NULL without memory. */
+char *host_nearest(const char *path);
 
 #endif

@@ -141,13 +141,14 @@ static void judge_slot(const struct sled_case *subject, const struct volume *vol
 	const struct region_info *info, struct report *report)
 {
 	const char *stranger = info->error < 0 ? stranger_at(subject, info->target) : NULL;
+	const char *port = strrchr(info->target, ':');
 	if (stranger) {
 		FOUND_ERROR(report, volume->name, "slot %u: %s: its port is taken by %s, and the region is not there", slot,
 			info->target, stranger);
 		report_next(report, "end that program on the sled, then tb4 volume retry %s %u", volume->name, slot);
 	} else if (info->error < 0) {
 		FOUND_ERROR(report, volume->name, "slot %u: %s", slot, info->reason.text);
-		report_next(report, "tb4 sled check; then on that sled systemctl restart crucible-downstairs@PORT");
+		report_next(report, "on that sled: systemctl status crucible-downstairs@%s", port ? port + 1 : "PORT");
 	} else if (region[0] && strcmp(region, info->uuid) != 0) {
 		FOUND_ERROR(report, volume->name, "slot %u: %s serves region %s, not %s: see tb4 volume replace", slot, info->target,
 			info->uuid, region);

@@ -142,6 +142,9 @@ prepare_owner() {
 	parent=$(dirname "$DIRECTORY")
 	as_owner test -x "$parent" ||
 		give_up 77 "$parent: user $OWNER, as whom the downstairs runs, may not pass: chmod a+x it and what is above it"
+	# shellcheck disable=SC2016 # for the inner shell
+	as_owner sh -c 'command -v "$1" >/dev/null' sh "$PROGRAM" ||
+		give_up 77 "$PROGRAM: user $OWNER, as whom the downstairs runs, may not run it: put it into /usr/local/bin"
 	for word in $ARGUMENTS; do
 		! [ -f "$word" ] || as_owner test -r "$word" ||
 			give_up 77 "$word: user $OWNER, as whom the downstairs runs, may not read it: chgrp $OWNER and chmod 640 it"
