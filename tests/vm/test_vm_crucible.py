@@ -88,7 +88,7 @@ def test_downstairs_of_a_sled_are_kept_by_its_systemd(vm, kind):
     they hang; one that answers, or whose port is not open yet, is left alone. Gone after delete; the gateway goes on meanwhile."""
     output = vm.run(sleds(kind) + """
 mkdir -p /etc/systemd/system/crucible-downstairs@.service.d
-printf '[Service]\\nWatchdogSec=12\\n' >/etc/systemd/system/crucible-downstairs@.service.d/soon.conf
+printf '[Service]\\nWatchdogSec=30\\n' >/etc/systemd/system/crucible-downstairs@.service.d/soon.conf
 systemctl daemon-reload
 systemctl restart 'crucible-downstairs@*'
 """ + START + """
@@ -108,21 +108,21 @@ until_true 60 grep -q "lost\\|refused\\|reset" gateway.log
 until_true 60 is_well 200
 pid=$(property 3901 MainPID)
 kill -STOP $pid
-until_true 90 is_another 3901 $pid
-journalctl -q -o cat -u crucible-downstairs@3901.service | grep -m 1 'Watchdog timeout'
+until_true 120 is_another 3901 $pid
 until_true 60 is_well 200
 # the region belongs to root again, and the program takes longer to listen than the watchdog waits
 systemctl stop crucible-downstairs@3902.service
 chown -R root: /srv/s?/3902
 program=$(sed -n 's/^PROGRAM=//p' /etc/tb4/downstairs/3902.env)
-printf '#!/bin/sh\\nsleep 16\\nexec %s "$@"\\n' $program >/usr/local/bin/slow
+printf '#!/bin/sh\\nsleep 36\\nexec %s "$@"\\n' $program >/usr/local/bin/slow
 chmod 755 /usr/local/bin/slow
 sed -i 's,^PROGRAM=.*,PROGRAM=/usr/local/bin/slow,' /etc/tb4/downstairs/3902.env
-restarts=$(property 3902 NRestarts)
 systemctl start crucible-downstairs@3902.service
 until_true 90 is_well 200
 until_true 90 eval "ss -Hltn 'sport = :3902' | grep -q LISTEN"
-echo "restarted while it was slow: $(($(property 3902 NRestarts) - restarts))"
+for port in 3900 3901 3902; do
+	echo "by the watchdog: $(journalctl -q -o cat -u crucible-downstairs@$port.service | grep -c 'Watchdog timeout' || true)"
+done
 [ $other = "$(property 3900 MainPID)" ] && echo "the one that answers was left alone"
 kill $gateway; wait $gateway
 tb4 doctor 200 || echo "doctor: $?"
@@ -131,13 +131,12 @@ systemctl list-units --all --no-legend 'crucible-downstairs@*'
 rm -r /etc/systemd/system/crucible-downstairs@.service.d
 find /srv/s? /etc/tb4/downstairs -type f ! -name .lock
 find /etc/systemd/system -name 'crucible-downstairs@3*'
-""", 400)
+""", 560)
     assert output.count("enabled\n") == 3
     assert "LimitNOFILE=72" in output and "Restart=always" in output and re.search(r"MemoryMax=\d+", output), output
     assert "runs as crucible, with files: 72 72\nbelongs to crucible\nbound to 127.0.0.1x:3901\n" in output, output
     exposure = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)[1])
     assert exposure <= 1.5, output
-    assert "Watchdog timeout" in output
-    assert "restarted while it was slow: 0\nthe one that answers was left alone\n" in output, output
+    assert "by the watchdog: 0\nby the watchdog: 1\nby the watchdog: 0\nthe one that answers was left alone\n" in output, output
     assert re.search(r"^13 checks: 0 errors, \d+ warnings$", output, re.M) and "doctor: 1\n" in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # and nothing is left
