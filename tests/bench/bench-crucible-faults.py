@@ -24,7 +24,6 @@ import os
 import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -39,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import upstream  # noqa: E402
 from support.fio import fio  # noqa: E402
-from support.node import PROGRAMS, Node, wait_until  # noqa: E402
+from support.node import Node, wait_until  # noqa: E402
 from support.volume import BLOCK, Volume  # noqa: E402
 
 EXPERIMENTS = ["paused", "killed", "replay", "repair", "full", "two", "gateway", "host"]
@@ -199,35 +198,24 @@ class Bench:
 
 
 class Held:
-    """The socket of a gateway, held by us over its starts, as systemd does."""
+    """A gateway whose socket is held by us over its starts, as systemd does."""
 
     def __init__(self, node):
-        self.node, self.process = node, None
-        directory = node.run_dir / "200"
-        directory.mkdir(parents=True, exist_ok=True)
-        self.path = directory / "nbd.sock"
-        self.listener = socket.socket(socket.AF_UNIX)
-        self.listener.bind(str(self.path))
-        self.listener.listen(64)
+        self.node = node
+        self.listener = node.own_socket()
+        self.path = self.listener.getsockname()
+        self.logs = []
 
     def start(self):
-        def hand_over():
-            os.dup2(self.listener.fileno(), 3)
-            os.set_inheritable(3, True)
-            os.environ["LISTEN_PID"] = str(os.getpid())
-        environment = {**os.environ, "LISTEN_FDS": "1"}
-        command = ["sh", "-c", f"LISTEN_PID=$$ exec {PROGRAMS}/tb4-gateway --config {self.node.config} 200"]
-        with open(self.node.directory / "held.log", "ab") as log:
-            self.process = subprocess.Popen(command, env=environment, stderr=log, stdin=subprocess.DEVNULL,
-                                            pass_fds=[3], preexec_fn=hand_over)
+        self.gateway = self.node.spawn_with([self.listener])
+        self.logs.append(self.gateway.log_path)
 
     @property
     def log(self):
-        return (self.node.directory / "held.log").read_text()
+        return "".join(path.read_text() for path in self.logs)
 
     def kill(self):
-        self.process.kill()
-        self.process.wait()
+        self.gateway.kill()
 
 
 class Client(threading.Thread):

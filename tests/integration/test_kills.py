@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from support.node import TOOLS
+from support.node import TOOLS, needs
 
 SCRIPT = os.path.join(os.path.dirname(__file__), "kill-cycles.py")
 
@@ -20,6 +20,16 @@ def test_kills_under_load_lose_nothing(seed):
                             check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert re.match(r"20 cycles, \d+ kills, \d{4,} operations, \d+ unanswered at a kill, 0 violations", result.stdout)
+
+
+@needs("qemu-storage-daemon")
+@pytest.mark.parametrize("seed", range(2))
+def test_guest_behind_qemu_sees_no_error_over_restarts_and_kills(seed):
+    """R3; how long it waits (R4, R5) is only printed here."""
+    result = subprocess.run(["/usr/bin/python3", os.path.join(os.path.dirname(SCRIPT), "restart-cycles.py"), "20", str(seed)],
+                            capture_output=True, text=True, timeout=115, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.match(r"20 restarts, 0 errors, \d{3,} operations", result.stdout)
 
 
 def test_flushed_data_survive_kill_and_so_do_unflushed_ones_of_a_living_host(node, gateway):

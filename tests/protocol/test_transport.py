@@ -333,16 +333,8 @@ def listening(path):
     return sock
 
 
-def start_with(node, sockets, **options):
-    """As systemd starts it: descriptors from 3 on, LISTEN_FDS and LISTEN_PID."""
-    def hand_over():
-        copies = [os.dup(sock.fileno()) for sock in sockets]  # none of them lies where another belongs
-        copies = [os.dup2(copy, 100 + number) for number, copy in enumerate(copies)]
-        for number, copy in enumerate(copies):
-            os.dup2(copy, 3 + number)
-    return node.start(200, wrap=("sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"), preexec_fn=hand_over,
-                      pass_fds=tuple(range(3, 3 + len(sockets))), env={"LISTEN_FDS": str(len(sockets))},
-                      **options)
+def start_with(node, sockets):
+    return node.spawn_with(sockets).wait_for("serving")
 
 
 @pytest.mark.parametrize("count", [1, 3, 20])

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -216,6 +217,25 @@ class Node:
         gateway = Gateway(self, vmid, process, log)
         self.gateways.append(gateway)
         return gateway
+
+    def spawn_with(self, sockets, vmid=200, **options):
+        """As systemd starts it: with listening sockets, as descriptors from 3 on, LISTEN_FDS and LISTEN_PID."""
+        def hand_over():
+            copies = [os.dup(sock.fileno()) for sock in sockets]  # none of them lies where another belongs
+            copies = [os.dup2(copy, 100 + number) for number, copy in enumerate(copies)]
+            for number, copy in enumerate(copies):
+                os.dup2(copy, 3 + number)
+        return self.spawn(vmid, wrap=("sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"), preexec_fn=hand_over,
+                          pass_fds=tuple(range(3, 3 + len(sockets))), env={"LISTEN_FDS": str(len(sockets))}, **options)
+
+    def own_socket(self, vmid=200):
+        """The VM's unix socket, held by us as systemd would."""
+        directory = self.run_dir / str(vmid)
+        directory.mkdir(exist_ok=True)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(directory / "nbd.sock"))
+        sock.listen(128)
+        return sock
 
     def start(self, vmid=200, *arguments, state="serving", **options):
         """Starts a gateway and waits until it serves."""
