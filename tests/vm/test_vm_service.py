@@ -1,8 +1,10 @@
 """The units of a VM's gateway under a real systemd."""
 import re
+import shutil
 
 import pytest
 
+from support.node import TOOLS
 from support.vm import needs_vm
 
 pytestmark = [needs_vm, pytest.mark.plain, pytest.mark.timeout(900)]
@@ -39,6 +41,40 @@ journalctl -q -o cat -u tb4-vm@200.service | grep -c 'Failed\\|denied\\|not perm
     exposure = float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", output)[1])
     assert exposure <= 2.0, output
     assert output.count("inactive\n") == 2 and output.endswith("\n0\n"), output
+
+
+def test_what_the_unit_denies_is_denied(vm):
+    """A program that tries it all runs in the gateway's place; what the filter of system calls denies gets an errno of its own."""
+    shutil.copy(TOOLS / "denied-calls", vm.share / "bin")
+    output = vm.run(INSTALL + """
+mkdir -p /run/systemd/system/tb4-vm@.service.d /run/tb4
+cat >/run/systemd/system/tb4-vm@.service.d/denied.conf <<'END'
+[Service]
+Type=oneshot
+WatchdogSec=0
+Restart=no
+ExecStart=
+ExecStart=/share/bin/denied-calls
+StandardOutput=truncate:/run/tb4/denied.log
+SystemCallErrorNumber=EUCLEAN
+END
+systemctl daemon-reload
+systemctl start tb4-vm@200
+cat /run/tb4/denied.log
+""")
+    results = dict(line.split() for line in output.splitlines() if len(line.split()) == 2)
+    calls = [name for name in results if re.fullmatch("[a-z_0-9]+", name)]
+    families = ["unix", "inet", "inet6", "packet", "netlink", "vsock"]
+    filtered = {name for name in calls if results[name] == "EUCLEAN"}
+    assert len(filtered) >= 37 and set(calls) - filtered == {"setns", "unshare", *families}, results
+    assert results["setns"] == results["unshare"] == "EPERM"  # RestrictNamespaces
+    assert [results[name] for name in families] == ["done"] * 3 + ["EAFNOSUPPORT"] * 3
+    assert {results[name] for name in results if name.startswith("write:")} == {"EROFS", "done"}
+    assert [name for name in results if name.startswith("write:") and results[name] == "done"] == [
+        "write:/var/lib/tb4/denied", "write:/run/tb4/denied"]
+    assert {results[name] for name in ("read:/dev/kmsg", "read:/root")} == {"ENOENT", "EACCES"}
+    assert {results[name] for name in ("write-and-execute", "make-executable", "set-user-id-file")} == {"EPERM"}
+    assert results["real-time"] == "EUCLEAN"
 
 
 def test_restarts_are_seen_by_nobody_who_connects(vm):
