@@ -302,6 +302,8 @@ static void rest(struct client *client)
 static void on_turn(uv_check_t *check)
 {
 	struct client *client = check->data;
+	if (!uv_is_active((uv_handle_t *)&client->busy))
+		return; /* nothing has happened: the loop turns for others, perhaps as fast as it can */
 	tell_user(client);
 	if (client->is_closing)
 		return;

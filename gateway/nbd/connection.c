@@ -412,6 +412,11 @@ void connection_turn(struct nbd_connection *connection)
 	connection->in_turn = true;
 	bool had_requests = connection->request_count > 0;
 	connection->turn_requests = 0;
+	if (!list_empty(&connection->replies) && !connection->output_blocked) {
+		/* what the client waits for leaves first */
+		transmission_count_answers(connection);
+		send_replies(connection);
+	}
 	for (bool is_first = true; is_first || goes_on(connection); is_first = false) {
 		connection->round_requests = 0;
 		take_input(connection);

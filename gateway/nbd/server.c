@@ -66,9 +66,19 @@ void server_wake(struct nbd_connection *connection)
 	list_append(&server->awake, &connection->wake_link);
 }
 
-static bool goes_on(struct busy_poll *poll)
+/* Is there one that goes on? Each has to hear of the time, or it never ends. */
+static bool looks(struct nbd_server *server)
 {
-	return poll->since && busy_poll_goes_on(poll, uv_hrtime());
+	struct busy_poll *polls[] = { &server->request_poll, &server->answer_poll, &server->answers_poll };
+	uint64_t now = 0;
+	bool goes_on = false;
+	for (unsigned i = 0; i < sizeof polls / sizeof *polls; i++) {
+		if (!polls[i]->since)
+			continue;
+		now = now ? now : uv_hrtime();
+		goes_on |= busy_poll_goes_on(polls[i], now);
+	}
+	return goes_on;
 }
 
 static void end_look(struct busy_poll *poll)
@@ -81,8 +91,7 @@ static void on_turn(uv_check_t *check)
 {
 	struct nbd_server *server = check->data;
 	server->events_are_old = false; /* those to come will be of the next look */
-	if (uv_is_active((uv_handle_t *)&server->busy) && !goes_on(&server->request_poll) &&
-		!goes_on(&server->answer_poll) && !goes_on(&server->answers_poll))
+	if (uv_is_active((uv_handle_t *)&server->busy) && !looks(server))
 		uv_idle_stop(&server->busy); /* also when those that were awake have been closed */
 	struct list now;
 	list_init(&now);
@@ -221,29 +230,33 @@ void server_active(struct nbd_server *server)
 		uv_timer_start(&server->idle_timer, on_idle_timer, IDLE_MS, 0);
 }
 
-static void look_for(struct nbd_server *server, struct busy_poll *poll)
+static void look_for(struct nbd_server *server, struct busy_poll *poll, uint64_t now)
 {
-	busy_poll_begin(poll, uv_hrtime());
+	busy_poll_begin(poll, now);
 	if (poll->is_worthwhile)
 		uv_idle_start(&server->busy, on_busy);
 }
 
 void server_expect_request(struct nbd_server *server)
 {
-	end_look(&server->answer_poll);
-	look_for(server, &server->request_poll);
+	uint64_t now = uv_hrtime();
+	if (server->answer_poll.since)
+		busy_poll_end(&server->answer_poll, now);
+	look_for(server, &server->request_poll, now);
 }
 
 void server_expect_answer(struct nbd_server *server)
 {
 	if (!server->answer_poll.since)
-		look_for(server, &server->answer_poll);
+		look_for(server, &server->answer_poll, uv_hrtime());
 }
 
 void server_expect_answers(struct nbd_server *server)
 {
-	end_look(&server->answers_poll);
-	look_for(server, &server->answers_poll);
+	uint64_t now = uv_hrtime();
+	if (server->answers_poll.since)
+		busy_poll_end(&server->answers_poll, now);
+	look_for(server, &server->answers_poll, now);
 }
 
 /* The set of clients */
