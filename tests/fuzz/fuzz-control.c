@@ -10,10 +10,10 @@
 #include "memory-backend.h"
 #include "session.h"
 
-static struct gateway gateway;
-static struct volume volume;
-static struct served_volume served;
 static char directory[] = "/tmp/tb4-fuzz.XXXXXX", path[64];
+static struct gateway gateway;
+static struct config config = { .volume_dir = directory };
+static struct served_volume served;
 
 static void remove_socket(void)
 {
@@ -38,13 +38,16 @@ static void start(void)
 	gateway.vmid = 200;
 	gateway.state = GATEWAY_SERVING;
 	gateway.socket_path = path;
-	gateway.volumes = (struct volumes){ .items = &volume, .count = 1 };
-	gateway.served = &served;
-	strcpy(volume.name, "vm-200-disk-1");
-	volume_name_parse(volume.name, &volume.parsed);
+	gateway.config = &config;
+	if (uv_loop_init(&gateway.loop) < 0) /* for what is done on threads */
+		abort();
+	list_init(&gateway.served);
+	list_append(&gateway.served, &served.link);
+	gateway.served_count = 1;
 	served.gateway = &gateway;
-	served.volume = &volume;
-	served.export = nbd_export_add(gateway.server, volume.name, NULL, false, false, MEMORY_SIZE);
+	strcpy(served.volume.name, "vm-200-disk-1");
+	volume_name_parse(served.volume.name, &served.volume.parsed);
+	served.export = nbd_export_add(gateway.server, served.volume.name, NULL, false, false, MEMORY_SIZE);
 	served.backend = memory_backend();
 	served.backend->events.step = on_step;
 	served.is_active = true;
@@ -70,6 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		ssize_t n = sent < size ? send(fd, data + sent, size - sent, MSG_NOSIGNAL) : 0;
 		sent += n > 0 ? (size_t)n : 0;
 		uv_run(session_loop(), UV_RUN_NOWAIT);
+		uv_run(&gateway.loop, UV_RUN_DEFAULT);
 		ssize_t got = recv(fd, answers, sizeof answers, 0);
 		if (n <= 0 && got <= 0 && turn > 2)
 			break;

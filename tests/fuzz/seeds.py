@@ -85,10 +85,12 @@ def configs():
 
 
 def controls():
-    for command in ("status", "metrics", "nonsense"):
+    for command in ("status", "metrics", "reload", "trace", "nonsense"):
         yield f'{{"version": 1, "command": "{command}"}}\n'.encode()
     yield b'{"version": 1, "command": "resize", "volume": "vm-200-disk-1", "size": 2097152}\n'
     yield b'{"version": 1, "command": "status"}\n{"version": 1, "command": "metrics"}\n'
+    yield b'{"version": 1, "command": "reload", "only_limits": true, "dry_run": true}\n'
+    yield b'{"version": 1, "command": "trace", "from": 7}\n'
     yield b'[]\n{"version": 2}\nnull\n"\\ud800"\n'
 
 
