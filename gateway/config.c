@@ -63,6 +63,8 @@ const struct setting config_table[] = {
 		"bytes a second that a gateway reads and compares of all copies by itself; 0: none" },
 	{ "crucible", "scrub_every", SETTING_NUMBER, AT(scrub_every), "7", 1, 365, NULL, false,
 		"days from the beginning of one such pass to the next" },
+	{ "exporter", "listen", SETTING_TEXT, AT(exporter_listen), "127.0.0.1:9199", 0, 0, NULL, false,
+		"address and port at which tb4-exporter serves /metrics" },
 	{ "log", "level", SETTING_CHOICE, AT(log_level), "info", 0, 0, log_choices, false,
 		"least important lines to log" },
 };
@@ -170,6 +172,26 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 			"[crucible] needs all of tls_authority, tls_certificate and tls_key, or none of them");
 	int checked = check_sleds(config, file, faults);
 	return checked < 0 ? checked : status;
+}
+
+int config_read_and_log(const char *path, struct config *config)
+{
+	static const enum log_level levels[] = {
+		[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,
+		[CONFIG_LOG_WARNING] = LOG_LEVEL_WARNING,
+		[CONFIG_LOG_INFO] = LOG_LEVEL_INFO,
+		[CONFIG_LOG_DEBUG] = LOG_LEVEL_DEBUG,
+	};
+	struct faults faults = { 0 };
+	int status = config_read(path, config, &faults);
+	for (size_t i = 0; i < faults.count; i++) {
+		char text[512];
+		log_error("%s", fault_text(&faults.items[i], text, sizeof text));
+	}
+	faults_free(&faults);
+	if (status == 0)
+		log_set_level(levels[config->log_level]);
+	return status;
 }
 
 const struct sled *config_sled(const struct config *config, const char *name)

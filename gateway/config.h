@@ -41,6 +41,8 @@ struct config {
 	char *tls_authority, *tls_certificate, *tls_key;
 	uint64_t scrub_rate;  /* bytes a second; 0: none by itself */
 	uint64_t scrub_every; /* days */
+	/* [exporter] */
+	char *exporter_listen; /* ADDRESS:PORT */
 	/* [log] */
 	unsigned log_level;
 	struct sled *sleds;
@@ -55,6 +57,8 @@ extern const struct setting_group config_sleds;
  * leaves out gets its default, the paths as design section 4 says. Returns 0 or an errno with one
  * or more faults. *config must be freed in any case. */
 int config_read(const char *path, struct config *config, struct faults *faults);
+/* The same for a daemon: logs every fault, and sets the level of the log to what the file says. */
+int config_read_and_log(const char *path, struct config *config);
 /* The sled of that name, or NULL. */
 const struct sled *config_sled(const struct config *config, const char *name);
 void config_free(struct config *config);

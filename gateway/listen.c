@@ -11,6 +11,7 @@
 
 #include "cleanup.h"
 #include "volume/ports.h"
+#include "volume/target.h"
 
 enum { BACKLOG = 128 };
 
@@ -83,15 +84,13 @@ int listen_check_socket(int fd, struct reason *reason)
 	return text[0] ? listen_check_address(text, reason) : 0;
 }
 
-int listen_tcp(const char *text, uint16_t port, struct reason *reason)
+/* `text` has been checked to be an address. */
+static int bind_tcp(const char *text, uint16_t port, struct reason *reason)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t length = 0;
 	bool is_loopback;
 	int on = 1;
-	int status = listen_check_address(text, reason);
-	if (status < 0)
-		return status;
 	parse_address(text, port, &address, &length, &is_loopback);
 	CLEANUP_CLOSE int fd =
 		socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -100,11 +99,42 @@ int listen_tcp(const char *text, uint16_t port, struct reason *reason)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
 	if (bind(fd, (struct sockaddr *)&address, length) == 0 && listen(fd, BACKLOG) == 0)
 		return take_fd(&fd);
-	status = -errno;
+	int status = -errno;
 	char holder[128];
 	if (status == -EADDRINUSE && port_listener((struct sockaddr *)&address, holder, sizeof holder))
 		return reason_set(reason, status, "port %u on %s is taken by %s", port, text, holder);
 	return reason_set(reason, status, "port %u on %s: %s", port, text, strerror(-status));
+}
+
+int listen_tcp(const char *text, uint16_t port, struct reason *reason)
+{
+	int status = listen_check_address(text, reason);
+	return status < 0 ? status : bind_tcp(text, port, reason);
+}
+
+static int parse_http(const char *text, char host[TARGET_HOST_MAX], uint16_t *port, struct reason *reason)
+{
+	struct sockaddr_storage address;
+	socklen_t length;
+	bool is_loopback;
+	if (target_parse(text, host, port) < 0 || !parse_address(host, *port, &address, &length, &is_loopback))
+		return reason_set(reason, -ENOTUNIQ, "listen = %s: not ADDRESS:PORT with a numeric address", text);
+	return 0;
+}
+
+int listen_check_http(const char *text, struct reason *reason)
+{
+	char host[TARGET_HOST_MAX];
+	uint16_t port;
+	return parse_http(text, host, &port, reason);
+}
+
+int listen_http(const char *text, struct reason *reason)
+{
+	char host[TARGET_HOST_MAX];
+	uint16_t port;
+	int status = parse_http(text, host, &port, reason);
+	return status < 0 ? status : bind_tcp(host, port, reason);
 }
 
 bool listen_holder(const char *text, uint16_t port, char *holder, size_t size)

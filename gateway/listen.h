@@ -1,4 +1,4 @@
-/* listen.h: the sockets a gateway listens on. Each function returns a descriptor or an errno. */
+/* listen.h: the sockets that gateways and the exporter listen on. Each function returns a descriptor or an errno. */
 #ifndef TB4_LISTEN_H
 #define TB4_LISTEN_H
 
@@ -13,6 +13,10 @@
 int listen_unix(const char *path, mode_t mode, struct reason *reason);
 /* `address` is numeric. A taken port is reported with the process that has it. */
 int listen_tcp(const char *address, uint16_t port, struct reason *reason);
+/* `text` is ADDRESS:PORT, numeric, an IPv6 address in brackets: of HTTP, which may be anywhere. */
+int listen_http(const char *text, struct reason *reason);
+/* Is it that? 0 or -ENOTUNIQ. */
+int listen_check_http(const char *text, struct reason *reason);
 /* Is this an address that NBD without TLS may be offered on? 0 or -ENOTUNIQ. */
 int listen_check_address(const char *address, struct reason *reason);
 /* The same question about a socket that is bound already. */

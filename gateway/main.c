@@ -33,27 +33,8 @@ static const struct option options[] = {
 	{ 0 },
 };
 
-/* Reads the configuration and logs every fault. */
-static int configure(const char *path, struct config *config)
-{
-	struct faults faults = { 0 };
-	int status = config_read(path, config, &faults);
-	for (size_t i = 0; i < faults.count; i++) {
-		char text[512];
-		log_error("%s", fault_text(&faults.items[i], text, sizeof text));
-	}
-	faults_free(&faults);
-	return status;
-}
-
 int main(int argc, char **argv)
 {
-	static const enum log_level levels[] = {
-		[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,
-		[CONFIG_LOG_WARNING] = LOG_LEVEL_WARNING,
-		[CONFIG_LOG_INFO] = LOG_LEVEL_INFO,
-		[CONFIG_LOG_DEBUG] = LOG_LEVEL_DEBUG,
-	};
 	struct config config;
 	struct gateway_options run = { .config = &config };
 	const char *config_path = NULL;
@@ -92,11 +73,10 @@ int main(int argc, char **argv)
 		return EXIT_BAD_USAGE;
 	}
 	snprintf(program, sizeof program, "tb4-gateway[%llu]", (unsigned long long)run.vmid);
-	if (configure(config_path, &config) < 0) {
+	if (config_read_and_log(config_path, &config) < 0) {
 		config_free(&config);
 		return EXIT_BAD_CONFIG;
 	}
-	log_set_level(levels[config.log_level]);
 	int status = gateway_run(&run);
 	config_free(&config);
 	return status;

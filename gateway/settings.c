@@ -548,10 +548,14 @@ unsigned settings_line_of(const char *path, const char *name)
 {
 	CLEANUP_FCLOSE FILE *file = fopen(path, "re");
 	char line[SETTINGS_LINE_MAX + 2];
-	size_t length = strlen(name);
+	const char *plain = name[0] == '[' ? strchr(name, ' ') + 1 : name;
+	size_t length = strlen(plain), section_length = plain > name ? (size_t)(plain - name - 1) : 0;
+	bool is_in_section = section_length == 0;
 	for (unsigned number = 1; file && fgets(line, sizeof line, file); number++) {
 		const char *text = line + strspn(line, " \t");
-		if (strncmp(text, name, length) == 0 && strchr("= \t", text[length]))
+		if (text[0] == '[' && section_length)
+			is_in_section = strncmp(text, name, section_length) == 0;
+		if (is_in_section && strncmp(text, plain, length) == 0 && strchr("= \t", text[length]))
 			return number;
 	}
 	return 0;

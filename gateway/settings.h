@@ -82,7 +82,7 @@ void settings_free_group(const struct setting_group *group, void *target);
 int settings_default(const struct setting *table, size_t count, void *target);
 void settings_free(const struct setting *table, size_t count, void *target);
 /* The line of "name = ..." in a file that has been read, for faults that are found later; 0 if it is not
- * there, so that its default holds. */
+ * there, so that its default holds. A name that several sections have is given as "[section] name". */
 unsigned settings_line_of(const char *path, const char *name);
 
 /* Do two targets have the same value? */

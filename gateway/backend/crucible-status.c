@@ -64,6 +64,7 @@ static void add_scrub(struct json_object *object, const struct upstairs_scrub_st
 void crucible_status_add(const struct upstairs_status *status, const struct volume *volume, struct json_object *object)
 {
 	json_add_text(object, "copies", state_names[status->state]);
+	json_add_switch(object, "paused", status->state == UPSTAIRS_PAUSED);
 	json_add_number(object, "counted", status->counted);
 	json_add_text(object, "write_ack", volume_write_acks[volume->write_ack]);
 	json_add_number(object, "min_copies", volume->min_copies);

@@ -2,7 +2,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli/gateways.h"
+#include "cli/node-gateways.h"
 #include "cli/slots.h"
 
 enum { WATCH_SECONDS = 2 };

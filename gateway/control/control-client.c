@@ -11,7 +11,18 @@
 #include "cleanup.h"
 #include "control/control-server.h"
 
-enum { ANSWER_TIMEOUT_MS = 30000 };
+enum { QUEUE_RETRY_MS = 20, FIRST_SIZE = 16384 };
+
+/* A connection on its way: connects, sends the request, receives one line. */
+struct call {
+	struct control_question *question;
+	int fd; /* -1: not connected */
+	bool is_over;
+	const char *unsent;
+	size_t unsent_length;
+	char *text; /* received so far */
+	size_t used, size;
+};
 
 static int64_t now_ms(void)
 {
@@ -20,112 +31,171 @@ static int64_t now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static int connect_to(const char *path, struct reason *reason)
+static void end(struct call *call, int status)
 {
+	call->question->status = status;
+	call->is_over = true;
+	cleanup_close(&call->fd);
+	call->fd = -1;
+}
+
+static void end_silent(struct call *call, int status, const char *why)
+{
+	end(call, reason_set(&call->question->reason, status, "%s: the gateway does not answer: %s", call->question->path, why));
+}
+
+/* The queue of a gateway that hangs may be full: then the call stays without a connection, and this is tried again. */
+static void try_connect(struct call *call)
+{
+	struct control_question *question = call->question;
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	if (strlen(path) >= sizeof address.sun_path)
-		return reason_set(reason, -ENAMETOOLONG, "%s: too long for a socket", path);
-	strcpy(address.sun_path, path);
-	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return reason_set(reason, -errno, "%s: %m", path);
-	/* the queue of a gateway that hangs may be full */
-	const struct timeval limit = { .tv_sec = ANSWER_TIMEOUT_MS / 1000 };
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-	if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) {
-		if (errno == EAGAIN)
-			return reason_set(reason, -ETIMEDOUT, "%s: the gateway does not answer: too many wait", path);
-		int status = errno == ENOENT || errno == ECONNREFUSED ? -ECONNREFUSED : -errno;
-		return reason_set(reason, status, "%s: no gateway answers: %m", path);
+	if (strlen(question->path) >= sizeof address.sun_path) {
+		end(call, reason_set(&question->reason, -ENAMETOOLONG, "%s: too long for a socket", question->path));
+		return;
 	}
-	return take_fd(&fd);
+	strcpy(address.sun_path, question->path);
+	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		end(call, reason_set(&question->reason, -errno, "%s: %m", question->path));
+		return;
+	}
+	if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0) {
+		call->fd = take_fd(&fd);
+		return;
+	}
+	if (errno == EAGAIN)
+		return;
+	int status = errno == ENOENT || errno == ECONNREFUSED ? -ECONNREFUSED : -errno;
+	end(call, reason_set(&question->reason, status, "%s: no gateway answers: %m", question->path));
 }
 
-static int send_all(int fd, const char *text, size_t length)
+static void take_answer(struct call *call, size_t length)
 {
-	while (length > 0) {
-		ssize_t n = send(fd, text, length, MSG_NOSIGNAL);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		text += n;
-		length -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Reads one line, without its end. */
-static int receive_line(int fd, char **line, size_t *length)
-{
-	CLEANUP_FREE char *text = NULL;
-	size_t used = 0, size = 0;
-	int64_t deadline = now_ms() + ANSWER_TIMEOUT_MS;
-	for (;;) {
-		if (used == size) {
-			size = size ? size * 2 : 16384;
-			char *larger = size <= 4 * CONTROL_LINE_MAX ? realloc(text, size) : NULL;
-			if (!larger)
-				return -ENOMEM;
-			text = larger;
-		}
-		int64_t left = deadline - now_ms();
-		struct pollfd wait = { .fd = fd, .events = POLLIN };
-		int ready = left > 0 ? poll(&wait, 1, (int)left) : 0;
-		if (ready == 0)
-			return -ETIMEDOUT;
-		ssize_t n = ready < 0 ? -1 : recv(fd, text + used, size - used, 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -ECONNRESET;
-		char *end = memchr(text + used, '\n', (size_t)n);
-		used += (size_t)n;
-		if (end) {
-			*length = (size_t)(end - text);
-			*line = take_pointer(&text);
-			return 0;
-		}
-	}
-}
-
-static int exchange(int fd, struct json_object *request, char **line, size_t *length)
-{
-	if (!json_add_number(request, "version", CONTROL_VERSION))
-		return -ENOMEM;
-	const char *text = json_object_to_json_string_ext(request, JSON_C_TO_STRING_PLAIN);
-	CLEANUP_FREE char *sent = NULL;
-	int n = text ? asprintf(&sent, "%s\n", text) : -1;
-	if (n < 0) {
-		sent = NULL;
-		return -ENOMEM;
-	}
-	int status = send_all(fd, sent, (size_t)n);
-	return status < 0 ? status : receive_line(fd, line, length);
-}
-
-int control_call(const char *path, struct json_object *request, struct json_object **out,
-	struct reason *reason)
-{
-	*out = NULL;
-	CLEANUP_CLOSE int fd = connect_to(path, reason);
-	CLEANUP_FREE char *line = NULL;
-	size_t length = 0;
-	if (fd < 0)
-		return fd;
-	int status = exchange(fd, request, &line, &length);
-	if (status < 0)
-		return reason_set(reason, status, "%s: the gateway does not answer: %s", path,
-			strerror(-status));
-	CLEANUP_JSON struct json_object *answer = json_parse_object(line, length);
+	struct control_question *question = call->question;
+	CLEANUP_JSON struct json_object *answer = json_parse_object(call->text, length);
 	uint64_t version;
 	bool ok;
 	if (!answer || !json_number(answer, "version", &version) || version != CONTROL_VERSION ||
-		!json_switch(answer, "ok", &ok))
-		return reason_set(reason, -EBADMSG, "%s: the gateway's answer makes no sense", path);
+		!json_switch(answer, "ok", &ok)) {
+		end(call, reason_set(&question->reason, -EBADMSG, "%s: the gateway's answer makes no sense", question->path));
+		return;
+	}
 	const char *error = json_text_or_null(answer, "error");
-	if (!ok)
-		status = reason_set(reason, -EPROTO, "%s", error ? error : "the gateway refused");
-	*out = json_object_get(answer);
-	return status;
+	question->answer = json_object_get(answer);
+	end(call, ok ? 0 : reason_set(&question->reason, -EPROTO, "%s", error ? error : "the gateway refused"));
+}
+
+static void receive(struct call *call)
+{
+	if (call->used == call->size) {
+		size_t size = call->size ? call->size * 2 : FIRST_SIZE;
+		char *larger = size <= 4 * CONTROL_LINE_MAX ? realloc(call->text, size) : NULL;
+		if (!larger) {
+			end_silent(call, -ENOMEM, strerror(ENOMEM));
+			return;
+		}
+		call->text = larger;
+		call->size = size;
+	}
+	ssize_t n = recv(call->fd, call->text + call->used, call->size - call->used, 0);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n <= 0) {
+		int status = n < 0 ? -errno : -ECONNRESET;
+		end_silent(call, status, strerror(-status));
+		return;
+	}
+	char *line_end = memchr(call->text + call->used, '\n', (size_t)n);
+	call->used += (size_t)n;
+	if (line_end)
+		take_answer(call, (size_t)(line_end - call->text));
+}
+
+static void send_more(struct call *call)
+{
+	ssize_t n = send(call->fd, call->unsent, call->unsent_length, MSG_NOSIGNAL);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return;
+	if (n < 0) {
+		end_silent(call, -errno, strerror(errno));
+		return;
+	}
+	call->unsent += n;
+	call->unsent_length -= (size_t)n;
+}
+
+static void go_on(struct call *call)
+{
+	if (call->unsent_length > 0)
+		send_more(call);
+	else
+		receive(call);
+}
+
+/* Goes on with all that can. Returns whether one is not over. */
+static bool take_turn(struct call *calls, struct pollfd *polls, size_t count, int64_t left)
+{
+	bool any = false, is_queued = false;
+	for (size_t i = 0; i < count; i++) {
+		struct call *call = &calls[i];
+		if (!call->is_over && call->fd < 0)
+			try_connect(call);
+		any = any || !call->is_over;
+		is_queued = is_queued || (!call->is_over && call->fd < 0);
+		polls[i] = (struct pollfd){ .fd = call->fd, .events = call->unsent_length > 0 ? POLLOUT : POLLIN };
+	}
+	if (!any)
+		return false;
+	poll(polls, (nfds_t)count, is_queued && left > QUEUE_RETRY_MS ? QUEUE_RETRY_MS : (int)left);
+	for (size_t i = 0; i < count; i++) {
+		if (polls[i].fd >= 0 && polls[i].revents)
+			go_on(&calls[i]);
+	}
+	return true;
+}
+
+static void ask_all(struct call *calls, struct pollfd *polls, size_t count, int timeout_ms)
+{
+	int64_t deadline = now_ms() + timeout_ms, left = timeout_ms;
+	while (left > 0 && take_turn(calls, polls, count, left))
+		left = deadline - now_ms();
+	for (size_t i = 0; i < count; i++) {
+		struct call *call = &calls[i];
+		if (!call->is_over)
+			end_silent(call, -ETIMEDOUT, call->fd < 0 ? "too many wait" : strerror(ETIMEDOUT));
+		free(call->text);
+	}
+}
+
+int control_ask_all(struct control_question *questions, size_t count, struct json_object *request, int timeout_ms)
+{
+	CLEANUP_FREE char *line = NULL;
+	const char *text =
+		json_add_number(request, "version", CONTROL_VERSION) ? json_text_of(request, JSON_C_TO_STRING_PLAIN) : NULL;
+	int length = text ? asprintf(&line, "%s\n", text) : -1;
+	CLEANUP_FREE struct call *calls = calloc(count + 1, sizeof *calls);
+	CLEANUP_FREE struct pollfd *polls = calloc(count + 1, sizeof *polls);
+	if (length < 0 || !calls || !polls) {
+		if (length < 0)
+			line = NULL;
+		return -ENOMEM;
+	}
+	for (size_t i = 0; i < count; i++) {
+		questions[i].answer = NULL;
+		calls[i] = (struct call){ .question = &questions[i], .fd = -1, .unsent = line, .unsent_length = (size_t)length };
+	}
+	ask_all(calls, polls, count, timeout_ms);
+	return 0;
+}
+
+int control_call(const char *path, struct json_object *request, struct json_object **answer,
+	struct reason *reason)
+{
+	struct control_question question = { .path = path };
+	int status = control_ask_all(&question, 1, request, CONTROL_ANSWER_TIMEOUT_MS);
+	*answer = question.answer;
+	if (status < 0)
+		return reason_set(reason, status, "%s: out of memory", path);
+	*reason = question.reason;
+	return question.status;
 }

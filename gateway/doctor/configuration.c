@@ -43,7 +43,9 @@ static void check_config(const char *path, const struct config *config, struct f
 	CLEANUP_FREE uid_t *users = NULL;
 	size_t count;
 	if (config->listen && listen_check_address(config->listen, &reason) < 0)
-		faults_add(faults, path, settings_line_of(path, "listen"), "%s", reason.text);
+		faults_add(faults, path, settings_line_of(path, "[nbd] listen"), "%s", reason.text);
+	if (listen_check_http(config->exporter_listen, &reason) < 0)
+		faults_add(faults, path, settings_line_of(path, "[exporter] listen"), "%s", reason.text);
 	if (users_parse(config->allow_users, &users, &count, &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "allow_users"), "%s", reason.text);
 	/* "RUN_DIR/999999999/control.sock" must fit into a socket's address */

@@ -56,7 +56,8 @@ def test_manual_describes_every_option_and_no_other():
     for command in commands():
         offered |= options_of(help_of(*command.split()))
     assert man_options("tb4.1") == offered
-    assert man_options("tb4-gateway.8") == options_of(help_of(program="tb4-gateway"))
+    for program in ("tb4-gateway", "tb4-exporter"):
+        assert man_options(f"{program}.8") == options_of(help_of(program=program))
 
 
 def test_manual_lists_the_exit_statuses_of_the_source():
@@ -84,10 +85,11 @@ def test_manual_describes_every_setting_in_its_section(file, begin, end):
 
 def test_manual_gives_the_defaults_of_the_source():
     text = man_text("tb4.conf.5")
-    for where, _, name, default in settings():
+    for where, section, name, default in settings():
         if where == "volume" or default == "-":
             continue
-        paragraph = re.search(rf"^\.B {name}\n(.*?)(?=^\.)", text, re.M | re.S)[1]
+        section = text[re.search(rf"^\.SS \[{section}[] ]", text, re.M).end():]
+        paragraph = re.search(rf"^\.B {name}\n(.*?)(?=^\.(?!BR))", section, re.M | re.S)[1]
         assert f"Default {default}" in paragraph, (name, default)
 
 
@@ -98,7 +100,7 @@ def test_manual_describes_every_metric_and_no_other(gateway):
 
 
 @needs("mandoc")
-@pytest.mark.parametrize("page", ["tb4.1", "tb4-gateway.8", "tb4.conf.5"])
+@pytest.mark.parametrize("page", ["tb4.1", "tb4-exporter.8", "tb4-gateway.8", "tb4.conf.5"])
 def test_manual_page_is_well_formed(page):
     result = run("mandoc", "-T", "lint", "-W", "warning", MAN / page, check=False)
     assert result.stdout == ""
@@ -139,7 +141,8 @@ def test_completion_offers_every_command():
 def test_completion_offers_the_options_of_each_command():
     for command in commands():
         assert complete(f"tb4 {command} --") == options_of(help_of(*command.split())), command
-    assert complete("tb4-gateway --") == options_of(help_of(program="tb4-gateway"))
+    for program in ("tb4-gateway", "tb4-exporter"):
+        assert complete(f"{program} --") == options_of(help_of(program=program))
 
 
 @needs_completion

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from support import wire
+from support.metrics import FAMILIES, parse_metrics, value
 from support.node import PROGRAMS
 from support.outcome import refused
 
@@ -205,67 +206,14 @@ def test_watch_ends_when_nobody_reads_it(node, gateway):
 
 # metrics
 
-LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
-SAMPLE = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({LABEL}(?:,{LABEL})*)\}})? (\S+)")
-
-
-def parse_metrics(text):
-    """The text format of Prometheus, strictly: {(name, labels): value}, {family: type}."""
-    assert text.endswith("\n") and "\r" not in text
-    samples, types, helps, seen, current = {}, {}, set(), set(), None
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            name, help_text = line[7:].split(" ", 1)
-            assert name not in helps and help_text and help_text.strip() == help_text
-            helps.add(name)
-            current = name
-            assert name not in seen, f"{name} is in two places"
-            seen.add(name)
-            continue
-        if line.startswith("# TYPE "):
-            name, kind = line[7:].split(" ")
-            assert name == current and name not in types and kind in ("counter", "gauge", "histogram")
-            types[name] = kind
-            continue
-        match = SAMPLE.fullmatch(line)
-        assert match, line
-        name, labels, value = match.groups()
-        family = name
-        if types.get(current) == "histogram":
-            family = re.sub(r"_(bucket|sum|count)$", "", name)
-        assert family == current and current in types, line
-        key = (name, tuple(sorted(re.findall(r'([a-zA-Z_]\w*)="((?:[^"\\\n]|\\["\\n])*)"', labels or ""))))
-        assert key not in samples, f"twice: {line}"
-        samples[key] = float(value)
-        assert not math.isnan(samples[key])
-        if types[current] == "counter":
-            assert name.endswith("_total") and samples[key] >= 0
-    assert helps == set(types)
-    return samples, types
-
-
 def metrics(node, *arguments):
     return parse_metrics(node.tb4("metrics", *arguments))
-
-
-def value(samples, name, **labels):
-    return samples[(name, tuple(sorted({"vmid": "200", "volume": "vm-200-disk-0", **labels}.items())))]
-
-
-FAMILIES = {
-    "tb4_up": "gauge", "tb4_memory_in_use_bytes": "gauge", "tb4_requests_total": "counter",
-    "tb4_request_bytes_total": "counter", "tb4_request_errors_total": "counter", "tb4_request_seconds": "histogram",
-    "tb4_requests_in_flight": "gauge", "tb4_connections": "gauge", "tb4_volume_size_bytes": "gauge",
-    "tb4_volume_state": "gauge", "tb4_limited_total": "counter", "tb4_flush_failed": "gauge", "tb4_copies": "gauge", "tb4_slot_in_sync": "gauge",
-    "tb4_slot_damaged_blocks_total": "counter", "tb4_slot_healed_blocks_total": "counter",
-    "tb4_unhealed_blocks_total": "counter", "tb4_scrub_done_blocks": "gauge", "tb4_scrub_passes_total": "counter",
-}
 
 
 def test_metrics_are_valid_and_complete(node, gateway):
     samples, types = metrics(node)
     assert types == FAMILIES
-    assert samples[("tb4_up", (("vmid", "200"),))] == 1
+    assert samples[("tb4_up", (("vmid", "200"),))] == 1 and samples[("tb4_gateways", ())] == 1
     assert value(samples, "tb4_volume_size_bytes") == 64 << 20
     for state in ("starting", "serving", "failed", "fenced"):
         assert value(samples, "tb4_volume_state", state=state) == (state == "serving")
@@ -275,10 +223,10 @@ def test_metrics_are_valid_and_complete(node, gateway):
 
 
 def test_metrics_without_a_gateway_are_valid(node):
-    assert metrics(node)[0] == {}
+    assert metrics(node)[0] == {("tb4_gateways", ()): 0}
     node.create(200, "1M")
     samples, types = metrics(node)
-    assert types == FAMILIES and samples == {("tb4_up", (("vmid", "200"),)): 0}
+    assert types == FAMILIES and samples == {("tb4_up", (("vmid", "200"),)): 0, ("tb4_gateways", ()): 0}
 
 
 def test_counters_rise_by_exactly_what_was_sent(node, gateway):
@@ -342,7 +290,7 @@ def test_metrics_of_two_vms_stand_in_one_family_each(node):
     samples, _ = metrics(node)
     assert {dict(labels)["vmid"] for name, labels in samples if name == "tb4_requests_total"} == {"200", "300"}
     only, _ = metrics(node, "300")
-    assert {dict(labels)["vmid"] for _, labels in only} == {"300"}
+    assert {dict(labels)["vmid"] for name, labels in only if name != "tb4_gateways"} == {"300"}
 
 
 def test_metrics_show_a_fence(node, gateway):

@@ -53,6 +53,23 @@ static void what_is_no_numeric_address_is_refused(void **state)
 	}
 }
 
+static void http_may_listen_anywhere_at_a_numeric_address(void **state)
+{
+	(void)state;
+	static const char *const good[] = { "127.0.0.1:9199", "0.0.0.0:1", "10.1.2.3:65535", "[::1]:9199", "[::]:9199" };
+	static const char *const bad[] = { "", "9199", ":9199", "127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:65536",
+		"127.0.0.1:-1", "127.0.0.1:9199x", "localhost:9199", "::1:9199", "[::1]", "[127.0.0.1:9199", "[fe80::1%lo]:9199" };
+	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+		if (listen_check_http(good[i], &reason) != 0)
+			fail_msg("%s is refused", good[i]);
+	}
+	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+		assert_int_equal(listen_check_http(bad[i], &reason), -ENOTUNIQ);
+		assert_int_equal(listen_http(bad[i], &reason), -ENOTUNIQ);
+		assert_non_null(strstr(reason.text, "not ADDRESS:PORT"));
+	}
+}
+
 /* TCP */
 
 static uint16_t port_of(int fd)
@@ -232,6 +249,7 @@ int main(void)
 		cmocka_unit_test(loopback_addresses_may_be_used_without_tls),
 		cmocka_unit_test(addresses_beyond_loopback_are_refused),
 		cmocka_unit_test(what_is_no_numeric_address_is_refused),
+		cmocka_unit_test(http_may_listen_anywhere_at_a_numeric_address),
 		cmocka_unit_test(a_tcp_listener_takes_clients_on_its_address),
 		cmocka_unit_test(a_taken_port_is_reported_with_its_holder),
 		cmocka_unit_test(the_holder_of_a_taken_port_is_the_one_on_that_address),
