@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -178,4 +179,14 @@ bool json_append(struct json_object *array, struct json_object *value)
 	json_object_put(value);
 	incomplete = true;
 	return false;
+}
+
+bool json_append_text(struct json_object *array, const char *format, ...)
+{
+	char text[512];
+	va_list args;
+	va_start(args, format);
+	vsnprintf(text, sizeof text, format, args);
+	va_end(args);
+	return json_append(array, json_object_new_string(text));
 }

@@ -40,6 +40,7 @@ bool json_add_text(struct json_object *object, const char *name, const char *tex
 bool json_add_number(struct json_object *object, const char *name, uint64_t number);
 bool json_add_switch(struct json_object *object, const char *name, bool value);
 bool json_append(struct json_object *array, struct json_object *value);
+bool json_append_text(struct json_object *array, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Has one of these failed? For programs that build without looking at each. */
 bool json_was_incomplete(void);
 

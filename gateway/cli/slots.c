@@ -82,17 +82,24 @@ void slots_print(struct json_object *volume)
 	}
 }
 
-bool slots_are_degraded(struct json_object *volume)
+void slots_add_degraded(struct json_object *volume, struct json_object *degraded)
 {
+	const char *name = json_text_or(volume, "name", "?");
 	struct json_object *crucible, *slot;
-	if (json_object_object_get_ex(volume, "crucible", &crucible) &&
-		(strcmp(json_text_or(crucible, "copies", ""), "serving") != 0 || waits_for_record(volume)))
-		return true;
+	const char *copies = json_object_object_get_ex(volume, "crucible", &crucible) ? json_text_or(crucible, "copies", "?")
+																				  : "serving";
+	if (strcmp(copies, "serving") != 0)
+		json_append_text(degraded, "%s: its copies are %s", name, copies);
+	if (waits_for_record(volume))
+		json_append_text(degraded, "%s: its claim record cannot be written", name);
 	for (size_t i = 0; (slot = slot_at(volume, i)); i++) {
+		const char *trouble = json_text_or(slot, "trouble", "none");
+		bool in_sync = false, has_trouble = strcmp(trouble, "none") != 0;
+		json_switch(slot, "in_sync", &in_sync);
 		if (!is_well(slot))
-			return true;
+			json_append_text(degraded, "%s: slot %zu: %s%s%s%s", name, i, json_text_or(slot, "state", "?"),
+				in_sync ? "" : ", not in sync", has_trouble ? ", " : "", has_trouble ? trouble : "");
 	}
-	return false;
 }
 
 struct json_object *look_at_crucible(const struct cli *cli, const struct volume *volume, struct json_object **answer)

@@ -9,8 +9,8 @@ struct volume;
 
 /* One line for each slot that is not as it should be; none for volumes of other backends. */
 void slots_print(struct json_object *volume);
-/* Is one of them so, or do requests wait for copies? */
-bool slots_are_degraded(struct json_object *volume);
+/* Adds to `degraded`, an array of texts, each of them, and that requests wait. */
+void slots_add_degraded(struct json_object *volume, struct json_object *degraded);
 
 /* What the volume's gateway says of its copies now, the object "crucible"; *answer, to be freed, holds it. NULL if it says
  * nothing. */

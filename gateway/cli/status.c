@@ -2,6 +2,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "cli/node-gateways.h"
 #include "cli/slots.h"
 
@@ -46,47 +47,61 @@ static void print_gateway(struct json_object *gateway)
 		printf("       %s\n", reason);
 }
 
-/* Something that was started does not do what it should. */
-static bool is_degraded(struct json_object *gateway)
+static void add_degraded_volume(struct json_object *volume, struct json_object *degraded)
 {
-	const char *state = json_text_or(gateway, "state", "");
-	if (strcmp(state, "fenced") == 0 || strcmp(state, "silent") == 0)
-		return true;
-	struct json_object *volume;
-	for (size_t i = 0; (volume = json_item_or_null(gateway, "volumes", i)); i++) {
-		bool flush_failed = false;
-		const char *volume_state = json_text_or(volume, "state", "");
-		json_switch(volume, "flush_failed", &flush_failed);
-		if (flush_failed || strcmp(volume_state, "failed") == 0 || strcmp(volume_state, "fenced") == 0 ||
-			slots_are_degraded(volume))
-			return true;
+	const char *name = json_text_or(volume, "name", "?"), *state = json_text_or(volume, "state", "?");
+	bool flush_failed = false;
+	if (strcmp(state, "leaving") == 0)
+		return; /* as it was told to */
+	if (strcmp(state, "serving") != 0) {
+		json_append_text(degraded, "%s: %s", name, state);
+		return;
 	}
-	return false;
+	json_switch(volume, "flush_failed", &flush_failed);
+	if (flush_failed)
+		json_append_text(degraded, "%s: flush failed", name);
+	slots_add_degraded(volume, degraded);
+}
+
+/* What was started, or is asked for, and does not do what it should, as an array of texts. */
+static struct json_object *find_degraded(struct json_object *gateways, uint64_t asked)
+{
+	struct json_object *degraded = json_object_new_array(), *volume;
+	for (size_t i = 0; i < json_object_array_length(gateways); i++) {
+		struct json_object *gateway = json_object_array_get_idx(gateways, i);
+		const char *state = json_text_or(gateway, "state", "?");
+		bool is_stopped = strcmp(state, "stopped") == 0, is_silent = strcmp(state, "silent") == 0;
+		if (is_stopped && !asked)
+			continue; /* nobody says that it should run */
+		if (strcmp(state, "serving") != 0)
+			json_append_text(degraded, "VM %llu: %s", (unsigned long long)number_of(gateway, "vmid"), state);
+		for (size_t k = 0; !is_stopped && !is_silent && (volume = json_item_or_null(gateway, "volumes", k)); k++)
+			add_degraded_volume(volume, degraded);
+	}
+	return degraded;
 }
 
 static int show_once(const struct cli *cli, uint64_t vmid)
 {
-	bool damaged, degraded = false;
-	struct json_object *gateways = ask_gateways(cli, "status", vmid, &damaged);
-	if (!gateways)
+	bool damaged;
+	CLEANUP_JSON struct json_object *gateways = ask_gateways(cli, "status", vmid, &damaged);
+	CLEANUP_JSON struct json_object *degraded = gateways ? find_degraded(gateways, vmid) : NULL;
+	if (!degraded || json_was_incomplete())
 		return fail_text(EXIT_INTERNAL, "out of memory");
-	size_t count = json_object_array_length(gateways);
-	for (size_t i = 0; i < count; i++)
-		degraded = degraded || is_degraded(json_object_array_get_idx(gateways, i));
-	int status = damaged ? EXIT_BAD_DATA : degraded ? EXIT_DEGRADED : 0;
+	int status = damaged ? EXIT_BAD_DATA : json_object_array_length(degraded) > 0 ? EXIT_DEGRADED : 0;
 	if (has_option(cli, OPTION_JSON)) {
 		struct json_object *object = json_object_new_object();
 		json_add_number(object, "version", 1);
 		json_add_text(object, "node", cli->config.node_name);
-		json_add(object, "gateways", gateways);
+		json_add(object, "degraded", take_pointer(&degraded));
+		json_add(object, "gateways", take_pointer(&gateways));
 		int printed = print_json(object);
 		return printed ? printed : status;
 	}
 	printf("%-6s %-24s %8s  %-8s %-9s %-11s %7s %9s\n", "VM", "VOLUME", "SIZE", "BACKEND", "STATE",
 		"GENERATION", "CLIENTS", "IN FLIGHT");
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < json_object_array_length(gateways); i++)
 		print_gateway(json_object_array_get_idx(gateways, i));
-	json_object_put(gateways);
 	return status;
 }
 

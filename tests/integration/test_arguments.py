@@ -261,7 +261,7 @@ def test_output_with_a_closed_descriptor_does_not_write_into_a_volume(node):
                                  "allocated", "nbd_port", "device"}),
     (("claim", "show"), {"claims"}),
     (("ports", "200"), {"vmid", "volumes"}),
-    (("status",), {"version", "node", "gateways"}),
+    (("status",), {"version", "node", "degraded", "gateways"}),
     (("metrics",), {"version", "gateways"}),
     (("check",), {"volumes", "faults"}),
     (("volume", "create", "201", "1M"), {"name", "size", "backend", "image", "dry_run"}),

@@ -349,6 +349,8 @@ def test_start_with_two_of_three_serves_and_the_third_comes_back(volume, node):
         port = volume.sleds[2].port
         assert result.returncode == 1 and re.search(rf"slot 2, 127\.0\.0\.1:{port}: (absent|connecting).*: ", result.stdout)
         assert "slot 1" not in result.stdout
+        reasons = node.tb4_json("status", check=False)["degraded"]
+        assert len(reasons) == 1 and re.match("vm-200-disk-0: slot 2: (absent|connecting), not in sync, ", reasons[0]), reasons
         volume.sleds[2].start()
         wait_until(lambda: node.tb4("status", "200", check=False).returncode == 0, "all in order", 60)
         assert client.read(0, 4096) == (b"two" * 4096)[:4096]
