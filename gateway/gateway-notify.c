@@ -75,9 +75,11 @@ void notify_stalled(struct served_volume *served, bool is_stalled)
 		return;
 	served->is_stalled = is_stalled;
 	if (is_stalled)
-		log_warning("%s: requests wait: too few of its copies are there", served->volume.name);
+		log_event(LOG_LEVEL_WARNING, EVENT_VOLUME_PAUSED, served->volume.name, LOG_NO_SLOT,
+			"%s: requests wait: too few of its copies are there", served->volume.name);
 	else
-		log_info("%s: goes on", served->volume.name);
+		log_event(LOG_LEVEL_INFO, EVENT_VOLUME_SERVING, served->volume.name, LOG_NO_SLOT, "%s: goes on",
+			served->volume.name);
 	if (served->gateway->state == GATEWAY_SERVING)
 		notify_state(served->gateway, "");
 }

@@ -47,7 +47,7 @@ static void fence(struct gateway *gateway, const struct reason *reason)
 {
 	if (gateway->state == GATEWAY_FENCED || gateway->state == GATEWAY_STOPPING)
 		return;
-	log_error("%s: all I/O of VM %llu is refused from now on", reason->text,
+	log_event(LOG_LEVEL_ERROR, EVENT_FENCED, NULL, LOG_NO_SLOT, "%s: all I/O of VM %llu is refused from now on", reason->text,
 		(unsigned long long)gateway->vmid);
 	gateway->state = GATEWAY_FENCED;
 	notify_fenced(reason);
@@ -119,11 +119,13 @@ static void resolve(struct served_volume *served, int error, const struct reason
 	served->is_resolved = true;
 	served->error = error;
 	if (error) {
-		log_error("%s", reason->text);
+		log_event(LOG_LEVEL_ERROR, EVENT_VOLUME_FAILED, served->volume.name, LOG_NO_SLOT, "%s", reason->text);
 		nbd_export_fail(served->export, reason);
 		close_backend(served);
 	} else {
 		nbd_export_serve(served->export, served->backend);
+		log_event(LOG_LEVEL_INFO, EVENT_VOLUME_SERVING, served->volume.name, LOG_NO_SLOT, "%s: is served",
+			served->volume.name);
 	}
 	report_ready(served->gateway);
 }
@@ -146,6 +148,7 @@ static void activate(struct served_volume *served)
 		.claim_id = served->hold.claim.claim_id,
 		.copies = &served->hold.claim.copies,
 	};
+	log_event(LOG_LEVEL_INFO, EVENT_VOLUME_STARTING, served->volume.name, LOG_NO_SLOT, "%s: starting", served->volume.name);
 	served->backend->operations->activate(served->backend, &activation);
 }
 
@@ -161,7 +164,8 @@ static void claim_and_activate(struct served_volume *served)
 		return;
 	}
 	served->is_held = true;
-	log_info("%s: %s, generation %llu", served->volume.name,
+	log_event(LOG_LEVEL_INFO, EVENT_CLAIM_TAKEN, served->volume.name, LOG_NO_SLOT, "%s: %s, generation %llu",
+		served->volume.name,
 		served->hold.kind == HOLD_RESUMED ? "claim resumed" : "claimed",
 		(unsigned long long)served->hold.generation);
 	activate(served);
@@ -179,7 +183,8 @@ static void raise_and_activate(struct served_volume *served, const struct reason
 		cannot_hold(served, status, &reason);
 		return;
 	}
-	log_warning("%s: generation %llu was there before: claimed above it, generation %llu", served->volume.name,
+	log_event(LOG_LEVEL_WARNING, EVENT_CLAIM_TAKEN, served->volume.name, LOG_NO_SLOT,
+		"%s: generation %llu was there before: claimed above it, generation %llu", served->volume.name,
 		(unsigned long long)served->backend->outrun_by, (unsigned long long)served->hold.generation);
 	activate(served);
 }
@@ -350,6 +355,9 @@ static void release(struct served_volume *served)
 	if (ownership_release(gateway->ownership, served->volume.name, &reason) < 0) {
 		log_error("%s: the claim is kept", reason.text);
 		gateway->exit_status = EXIT_IO;
+	} else {
+		log_event(LOG_LEVEL_INFO, EVENT_CLAIM_RELEASED, served->volume.name, LOG_NO_SLOT, "%s: claim released",
+			served->volume.name);
 	}
 	served->is_held = false;
 }

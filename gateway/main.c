@@ -73,6 +73,7 @@ int main(int argc, char **argv)
 		return EXIT_BAD_USAGE;
 	}
 	snprintf(program, sizeof program, "tb4-gateway[%llu]", (unsigned long long)run.vmid);
+	log_set_vmid(run.vmid);
 	if (config_read_and_log(config_path, &config) < 0) {
 		config_free(&config);
 		return EXIT_BAD_CONFIG;

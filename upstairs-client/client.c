@@ -37,6 +37,8 @@ struct client {
 	unsigned sealings;                           /* requests that are not ready yet */
 	struct list writes;                          /* what holds memory: struct client_request.link */
 	bool has_changed, deactivates, is_closing;
+	bool has_taken_over; /* the history of an earlier process */
+	enum upstairs_slot_state slots[UPSTAIRS_SLOTS]; /* as the user was told last */
 	unsigned open_handles; /* and the sealer */
 };
 
@@ -243,6 +245,17 @@ static void set_timer(struct client *client)
 		uv_timer_start(&client->timer, on_timer, deadline > now(client) ? deadline - now(client) : 0, 0);
 }
 
+static bool have_slots_changed(struct client *client)
+{
+	bool changed = false;
+	for (unsigned i = 0; i < UPSTAIRS_SLOTS; i++) {
+		enum upstairs_slot_state state = upstairs_slot_state(client->core, i);
+		changed = changed || client->slots[i] != state;
+		client->slots[i] = state;
+	}
+	return changed;
+}
+
 static void tell_user(struct client *client)
 {
 	if (client->history_fault) {
@@ -258,6 +271,8 @@ static void tell_user(struct client *client)
 		next = request->next;
 		request->done(request, request->error);
 	}
+	if (client->user.slots_changed && !client->is_closing && have_slots_changed(client))
+		client->user.slots_changed(client->user.context);
 	if (client->has_changed && !client->is_closing) {
 		client->has_changed = false;
 		client->user.changed(client->user.context);
@@ -447,6 +462,7 @@ static struct upstairs *open_core(struct client *client, const struct client_opt
 	const struct history_memory *memory = history_file_memory(options->history);
 	int status = history_open(&history, memory, &options->history_key, &client->history_fault);
 	bool is_kept = status == 0 && history.block_size == options->block_size;
+	client->has_taken_over = is_kept;
 	if (status == 0 || status == -ENOENT)
 		client->history_fault = NULL;
 	if (status == 0 && !is_kept)
@@ -573,6 +589,11 @@ bool client_is_hole(const struct client *client, uint64_t offset, uint64_t lengt
 	bool is_hole = upstairs_is_hole(client->core, offset / block_size, length / block_size, &blocks);
 	*alike = blocks * block_size;
 	return is_hole;
+}
+
+bool client_has_taken_over(const struct client *client)
+{
+	return client->has_taken_over;
 }
 
 const struct upstairs *client_core(const struct client *client)

@@ -41,6 +41,7 @@ struct client_user {
 	void (*store_record)(void *context, const struct upstairs_record *record);
 	void (*report)(void *context, unsigned slot, const char *text);
 	void (*changed)(void *context);
+	void (*slots_changed)(void *context); /* the state of one or more, which may have had others in between; may be NULL */
 	void (*closed)(void *context);
 };
 
@@ -80,6 +81,8 @@ void client_deactivate(struct client *client);
 /* Drops everything and frees itself, then calls closed(). Requests in flight are forgotten; they are the caller's again
  * in closed(). */
 void client_close(struct client *client);
+/* Is the history that of an earlier process, from which it goes on? */
+bool client_has_taken_over(const struct client *client);
 const struct upstairs *client_core(const struct client *client);
 
 #endif

@@ -20,6 +20,7 @@
 #include <uuid/uuid.h>
 
 #include "backend/backend-list.h"
+#include "backend/crucible-journal.h"
 #include "backend/crucible-status.h"
 #include "checked.h"
 #include "cleanup.h"
@@ -60,6 +61,7 @@ struct crucible_backend {
 	bool is_outrun; /* the client is being closed, as it met a generation that is not below ours */
 	struct reason outrun_reason;
 	struct upstairs_record record;
+	struct crucible_journal journal;
 	struct piece *spare;
 	unsigned spare_count;
 };
@@ -368,11 +370,21 @@ static void on_lost(struct crucible_backend *crucible, bool is_fenced)
 	crucible->has_served = true;
 }
 
+/* At the end of it all they are disconnected on purpose. */
+static void on_slots_changed(void *context)
+{
+	struct crucible_backend *crucible = context;
+	enum upstairs_state state = upstairs_state(client_core(crucible->client));
+	if (state == UPSTAIRS_ACTIVATING || state == UPSTAIRS_SERVING || state == UPSTAIRS_PAUSED)
+		crucible_journal_note(&crucible->journal, crucible->volume, client_core(crucible->client));
+}
+
 static void on_changed(void *context)
 {
 	struct crucible_backend *crucible = context;
 	switch (upstairs_state(client_core(crucible->client))) {
 	case UPSTAIRS_SERVING:
+		on_slots_changed(crucible); /* one that it does without may have stayed as it was */
 		crucible->base.events.stalled(crucible->base.events.context, false);
 		on_serving(crucible);
 		break;
@@ -601,6 +613,7 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		.store_record = on_store_record,
 		.report = on_report,
 		.changed = on_changed,
+		.slots_changed = on_slots_changed,
 		.closed = end_close,
 	};
 	if (options.ack_on_submit)
@@ -616,6 +629,9 @@ static void crucible_activate(struct backend *backend, const struct backend_acti
 		finish_step(crucible, BACKEND_ACTIVATED, -ENOMEM, &reason);
 		return;
 	}
+	if (client_has_taken_over(crucible->client))
+		log_event(LOG_LEVEL_INFO, EVENT_HISTORY_RESUMED, crucible->volume->name, LOG_NO_SLOT,
+			"%s: goes on from the history of its last gateway", crucible->volume->name);
 	const struct upstairs_record record = record_from(activation->copies);
 	client_activate(crucible->client, activation->generation, &record);
 }

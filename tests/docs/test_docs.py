@@ -99,6 +99,20 @@ def test_manual_describes_every_metric_and_no_other(gateway):
     assert set(re.findall(r"^\.B (tb4_\w+)$", text, re.M)) == printed
 
 
+def test_catalog_explains_every_event_of_the_journal():
+    header, catalog = (ROOT / "gateway" / "log-events.h").read_text(), (ROOT / "units" / "tb4.catalog").read_text()
+    numbers = re.findall(r'#define EVENT_\w+ "(.*)"', header)
+    assert len(numbers) > 10 and len(set(numbers)) == len(numbers)
+    assert all(re.fullmatch("[0-9a-f]{32}", number) for number in numbers)
+    assert re.findall(r"^-- (.*)$", catalog, re.M) == numbers
+    sources = "".join(path.read_text() for path in (ROOT / "gateway").rglob("*.c"))
+    for name in re.findall(r"#define (EVENT_\w+)", header):
+        assert re.search(rf"\b{name}\b", sources), name
+    assert not re.search(r"@\w+@", catalog)
+    commands_named = set(re.findall(r"^    tb4 ((?:volume |claim |sled )?[a-z]+)", catalog, re.M))
+    assert commands_named <= set(commands())
+
+
 @needs("mandoc")
 @pytest.mark.parametrize("page", ["tb4.1", "tb4-exporter.8", "tb4-gateway.8", "tb4.conf.5"])
 def test_manual_page_is_well_formed(page):

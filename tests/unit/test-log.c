@@ -157,6 +157,20 @@ static void errno_survives_a_line(void **state)
 	assert_int_equal(errno, EOWNERDEAD);
 }
 
+/* Elsewhere than under systemd; tests/vm has the rest. */
+static void an_event_is_a_line_as_any_other(void **state)
+{
+	(void)state;
+	log_set_vmid(200);
+	log_event(LOG_LEVEL_INFO, EVENT_SLOT_ACTIVE, "vm-200-disk-0", 1, "slot %d:\n%s", 1, "is active");
+	expect_line("tb4-gateway[200]: slot 1:\\x0ais active\n");
+	log_event(LOG_LEVEL_ERROR, EVENT_FENCED, NULL, LOG_NO_SLOT, "fenced");
+	expect_line("tb4-gateway[200]: fenced\n");
+	log_set_level(LOG_LEVEL_WARNING);
+	log_event(LOG_LEVEL_INFO, EVENT_SLOT_ACTIVE, "vm-200-disk-0", 1, "is active");
+	assert_null(next_line());
+}
+
 /* systemd */
 
 static void set_journal_stream(unsigned long inode_offset)
@@ -275,6 +289,7 @@ int main(void)
 		test(an_endless_text_is_cut_to_one_line),
 		test(lines_above_the_level_are_dropped),
 		test(errno_survives_a_line),
+		test(an_event_is_a_line_as_any_other),
 		test(lines_for_the_journal_begin_with_their_priority),
 		test(a_redirected_standard_error_gets_no_priorities),
 		test(lines_about_peers_are_warnings),
