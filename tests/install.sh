@@ -13,9 +13,23 @@ for package in $wanted; do
 		missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
+
+# Servers among them are for tests: none is started now, nor at the next boot.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	trap 'rm -f "$policy"' EXIT
+fi
 export DEBIAN_FRONTEND=noninteractive
-# shellcheck disable=SC2086 # a list of words
-apt-get install -y -q --no-install-recommends $missing >/dev/null 2>&1 && exit 0
-apt-get update -q >/dev/null
-# shellcheck disable=SC2086
-apt-get install -y -q --no-install-recommends $missing >/dev/null
+install() {
+	# shellcheck disable=SC2086 # a list of words
+	apt-get install -y -q --no-install-recommends $missing >/dev/null
+}
+if ! install 2>/dev/null; then
+	apt-get update -q >/dev/null
+	install
+fi
+case "$missing " in
+*" prometheus "*) systemctl disable -q prometheus 2>/dev/null || true ;;
+esac
