@@ -16,6 +16,7 @@ from .node import PROGRAMS, ROOT
 
 SCRIPTS = ROOT / "tests" / "vm"
 CACHE = ROOT / "build" / "vm"
+INSTALLED = [PROGRAMS / name for name in ("tb4-gateway", "tb4", "tb4-exporter")]
 TOOLS_NEEDED = ["debootstrap", "busybox", "cpio", "depmod", "mke2fs", "xz", "qemu-system-x86_64", "qemu-img"]
 # before each script: stops at the first error, and says where
 PROLOGUE = """set -eEuo pipefail
@@ -45,7 +46,7 @@ needs_vm = pytest.mark.skipif(bool(missing()), reason=f"no virtual machine: need
 def packages():
     """Those of the libraries of our programs."""
     libraries = set()
-    for program in (PROGRAMS / "tb4-gateway", PROGRAMS / "tb4", OWN):
+    for program in (*INSTALLED, OWN):
         linked = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
         libraries.update(os.path.realpath(path) for path in re.findall(r"=> (/\S+)", linked))
     owners = subprocess.run(["dpkg", "-S", *sorted(libraries)], capture_output=True, text=True, check=False).stdout
@@ -56,10 +57,10 @@ class Vm:
     def __init__(self, share):
         self.share = share
         (share / "bin").mkdir(parents=True)
-        for program in (PROGRAMS / "tb4-gateway", PROGRAMS / "tb4", OWN, *([UPSTREAM] if UPSTREAM else [])):
+        for program in (*INSTALLED, OWN, *([UPSTREAM] if UPSTREAM else [])):
             shutil.copy(program, share / "bin")
         (share / "units").mkdir()
-        for unit in (*ROOT.glob("units/*.service"), *ROOT.glob("units/*.socket"),
+        for unit in (*ROOT.glob("units/*.service"), *ROOT.glob("units/*.socket"), *ROOT.glob("units/*.catalog"),
                      *(PROGRAMS.parent / "units").glob("*.service")):
             shutil.copy(unit, share / "units")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from support.downstairs import OWN, UPSTREAM
+from support.node import ROOT
 from support.vm import needs_vm
 from support.volume import both
 
@@ -140,3 +141,71 @@ find /etc/systemd/system -name 'crucible-downstairs@3*'
     assert "by the watchdog: 0\nby the watchdog: 1\nby the watchdog: 0\nthe one that answers was left alone\n" in output, output
     assert re.search(r"^13 checks: 0 errors, \d+ warnings$", output, re.M) and "doctor: 1\n" in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # and nothing is left
+
+
+def events():
+    """{"SLOT_ACTIVE": its MESSAGE_ID, ...}"""
+    return dict(re.findall(r'#define EVENT_(\w+) "([0-9a-f]{32})"', (ROOT / "gateway" / "log-events.h").read_text()))
+
+
+def test_journal_and_exporter_tell_each_change_of_state(vm):
+    """Under the installed units: start, a copy that goes and comes back, kill -9, a fence, the stop; and how far the exporter is
+    shut in."""
+    ids = " ".join(f"[{name}]={number}" for name, number in events().items())
+    output = vm.run(sleds("own") + f"declare -A id=({ids})" + r"""
+cp bin/tb4 bin/tb4-gateway bin/tb4-exporter /usr/local/sbin/
+cp units/tb4-vm@.s* units/tb4-exporter.service /etc/systemd/system/
+mkdir -p /usr/lib/systemd/catalog
+cp units/tb4.catalog /usr/lib/systemd/catalog/
+journalctl --update-catalog
+systemctl daemon-reload
+told() { journalctl -q --sync; journalctl -q -o cat "MESSAGE_ID=${id[$1]}" TB4_VMID=200 "${@:2}" | grep -c "$where"; } # EVENT FIELD=...
+scrape() { exec 3<>/dev/tcp/127.0.0.1/9199; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; tr -d '\r' <&3 >scrape.log; exec 3>&-; }
+shows() { scrape; grep -qx "$1" scrape.log; }
+where=vm-200-disk-0
+volume=TB4_VOLUME=vm-200-disk-0
+systemctl start tb4-vm@200 tb4-exporter
+until_true 60 is_well 200
+told VOLUME_STARTING $volume; told CLAIM_TAKEN $volume; told VOLUME_SERVING $volume
+for slot in 0 1 2; do told SLOT_ACTIVE $volume TB4_SLOT=$slot; done
+until_true 20 shows 'tb4_up{vmid="200"} 1'
+systemctl stop crucible-downstairs@3901
+until_true 60 shows 'tb4_slot_in_sync{vmid="200",volume="vm-200-disk-0",slot="1"} 0'
+told SLOT_ABSENT $volume TB4_SLOT=1
+systemctl stop crucible-downstairs@3902
+until_true 60 told VOLUME_PAUSED $volume
+until_true 20 shows 'tb4_volume_paused{vmid="200",volume="vm-200-disk-0"} 1'
+tb4 status 200 >/dev/null || echo "degraded: $?"
+systemctl start crucible-downstairs@3901 crucible-downstairs@3902
+until_true 60 is_well 200
+told VOLUME_SERVING $volume | sed 's/^/served again: /'
+systemctl restart tb4-vm@200
+told CLAIM_RELEASED $volume | sed 's/^/released: /'
+until_true 60 is_well 200
+kill -KILL "$(systemctl show -p MainPID --value tb4-vm@200.service)"
+until_true 60 told HISTORY_RESUMED $volume
+until_true 60 is_well 200
+tb4 claim force vm-200-disk-0 --yes >/dev/null
+where=refused
+until_true 30 told FENCED
+systemctl stop tb4-vm@200
+echo "catalog:"
+journalctl -q -x -o short "MESSAGE_ID=${id[SLOT_ABSENT]}" | sed 's/^/  /'
+journalctl -q -o json "MESSAGE_ID=${id[SLOT_ABSENT]}" TB4_SLOT=1 | head -n 1
+scrape
+grep '^tb4_gateways' scrape.log
+systemctl show -p StatusText --value tb4-exporter
+systemd-analyze security --no-pager tb4-exporter.service | tail -n 1
+systemctl stop tb4-exporter
+systemctl show -p Result --value tb4-exporter
+""", 400)
+    assert output.startswith("created vm-200-disk-0"), output
+    head, catalog = output.split("catalog:\n")
+    assert "\n1\n1\n1\n1\n1\n1\n1\n" in head, output  # starting, claimed, served, three slots; one absent
+    assert "degraded: 1\nserved again: 2\nreleased: 1\n" in head, output
+    assert "Subject: A copy of a volume is gone" in catalog and "tb4 volume replace VOLUME SLOT --sled SLED" in catalog, output
+    assert '"PRIORITY":"4"' in catalog and '"TB4_SLOT":"1"' in catalog and '"SYSLOG_IDENTIFIER":"tb4-gateway"' in catalog, output
+    assert '"_SYSTEMD_UNIT":"tb4-vm@200.service"' in catalog, output
+    assert "tb4_gateways 0\nServing http://127.0.0.1:9199/metrics\n" in catalog, output
+    exposure = float(re.search(r"Overall exposure level for tb4-exporter.service: ([0-9.]+)", catalog)[1])
+    assert exposure <= 2.0 and catalog.endswith("\nsuccess\n"), output
