@@ -51,6 +51,16 @@ const struct setting config_table[] = {
 		"microseconds to look for the next request of a client that sends one at a time, 4 times as long for the answer; 0: never" },
 	{ "nbd", "slow_request", SETTING_NUMBER, AT(slow_request), "100", 0, 3600000, NULL, false,
 		"milliseconds from which on tb4 trace shows a request; 0: none" },
+	{ "tls", "authority", SETTING_PATH, AT(tls.authority), NULL, 0, 0, NULL, false,
+		"PEM file of the authority that signs the certificates of clients" },
+	{ "tls", "certificate", SETTING_PATH, AT(tls.certificate), NULL, 0, 0, NULL, false,
+		"PEM file of the certificate that clients are shown" },
+	{ "tls", "key", SETTING_PATH, AT(tls.key), NULL, 0, 0, NULL, false,
+		"PEM file of its key" },
+	{ "tls", "revoked", SETTING_PATH, AT(tls.revoked), NULL, 0, 0, NULL, false,
+		"PEM file of certificates that the authority has revoked" },
+	{ "tls", "psk_file", SETTING_PATH, AT(tls.psk_file), NULL, 0, 0, NULL, false,
+		"keys shared with clients: lines of NAME:HEXKEY" },
 	{ "file", "direct", SETTING_CHOICE, AT(direct), "auto", 0, 0, direct_choices, false,
 		"bypass the page cache where the file system can" },
 	{ "crucible", "tls_authority", SETTING_PATH, AT(tls_authority), NULL, 0, 0, NULL, false,
@@ -170,6 +180,10 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 	if (!has_all && (config->tls_authority || config->tls_certificate || config->tls_key))
 		status = faults_add(faults, file, 0,
 			"[crucible] needs all of tls_authority, tls_certificate and tls_key, or none of them");
+	const struct nbd_credential_files *tls = &config->tls;
+	bool has_any = tls->authority || tls->certificate || tls->key || tls->revoked;
+	if (has_any && !(tls->authority && tls->certificate && tls->key))
+		status = faults_add(faults, file, 0, "[tls] needs all of authority, certificate and key, or none of them");
 	int checked = check_sleds(config, file, faults);
 	return checked < 0 ? checked : status;
 }
@@ -201,6 +215,11 @@ const struct sled *config_sled(const struct config *config, const char *name)
 			return &config->sleds[i];
 	}
 	return NULL;
+}
+
+bool config_has_tls(const struct config *config)
+{
+	return (config->tls.authority && config->tls.certificate && config->tls.key) || config->tls.psk_file;
 }
 
 void config_free(struct config *config)

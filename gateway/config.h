@@ -2,6 +2,7 @@
 #ifndef TB4_CONFIG_H
 #define TB4_CONFIG_H
 
+#include "nbd/tls.h"
 #include "settings.h"
 
 #define CONFIG_DEFAULT_PATH "/etc/tb4/tb4.conf"
@@ -37,6 +38,8 @@ struct config {
 	uint64_t slow_request; /* milliseconds; 0: none is traced */
 	/* [file] */
 	unsigned direct;
+	/* [tls], of clients: the first three, psk_file, or all of these */
+	struct nbd_credential_files tls;
 	/* [crucible]: all three, or none for no TLS */
 	char *tls_authority, *tls_certificate, *tls_key;
 	uint64_t scrub_rate;  /* bytes a second; 0: none by itself */
@@ -61,6 +64,8 @@ int config_read(const char *path, struct config *config, struct faults *faults);
 int config_read_and_log(const char *path, struct config *config);
 /* The sled of that name, or NULL. */
 const struct sled *config_sled(const struct config *config, const char *name);
+/* Does [tls] have what a server needs? */
+bool config_has_tls(const struct config *config);
 void config_free(struct config *config);
 
 #endif

@@ -49,6 +49,16 @@ int durable_file_read(const char *path, char **text, size_t *length, struct reas
 	return 0;
 }
 
+int private_file_check(const char *path, struct reason *reason)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return reason_set(reason, -errno, "%s: %m", path);
+	if (st.st_mode & (S_IRWXG | S_IRWXO))
+		return reason_set(reason, -EACCES, "%s: others may read it: chmod 600 %s", path, path);
+	return 0;
+}
+
 static int write_all(int fd, const char *text, size_t length)
 {
 	while (length > 0) {

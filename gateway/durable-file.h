@@ -16,6 +16,9 @@ enum { DURABLE_FILE_MAX = 64 << 10, LOCK_WAIT_MS = 10000 };
  * Returns 0, -ENOENT (without a reason) or another errno; -EBADMSG if it is too large or no file. */
 int durable_file_read(const char *path, char **text, size_t *length, struct reason *reason);
 
+/* 0 if nobody but its owner may read or write the file. Otherwise the reason says what to do. */
+int private_file_check(const char *path, struct reason *reason);
+
 /* Replaces or creates `path`: writes a new file next to it, syncs it, renames it over `path`,
  * syncs the directory. The new file has mode 0600. On failure `path` is as it was, or, if only the
  * last step failed, new but perhaps not durable. The caller's lock keeps other writers out. */

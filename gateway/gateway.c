@@ -481,6 +481,23 @@ static void on_stdio_client_gone(void *context)
 
 /* Starting */
 
+/* Before a TCP socket is listened on; a gateway that has none does without its certificate. */
+static int secure(struct gateway *gateway, struct reason *reason)
+{
+	const struct config *config = gateway->config;
+	struct nbd_credentials *credentials;
+	if (!config_has_tls(config))
+		return 0;
+	int status = nbd_credentials_open(&config->tls, &credentials, reason);
+	if (status < 0)
+		return status;
+	time_t end = nbd_credentials_end(credentials);
+	if (end != -1 && end < time(NULL))
+		log_warning("[tls] certificate = %s: has expired: clients will not come", config->tls.certificate);
+	nbd_server_secure(gateway->server, credentials);
+	return 0;
+}
+
 /* Sockets of systemd come first; the VM's own unix socket is made unless it is among them. */
 static int listen_inherited(struct gateway *gateway, bool *has_own, struct reason *reason)
 {
@@ -491,7 +508,9 @@ static int listen_inherited(struct gateway *gateway, bool *has_own, struct reaso
 		int flags = fcntl(fd, F_GETFL);
 		if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0)
 			return reason_set(reason, -errno, "inherited descriptor %d: %m", fd);
-		int status = listen_check_socket(fd, reason);
+		int status = listen_check_socket(fd, config_has_tls(gateway->config), reason);
+		if (status == 0 && listens_by_tcp(fd))
+			status = secure(gateway, reason);
 		if (status == 0)
 			status = nbd_server_listen(gateway->server, fd, reason);
 		if (status < 0)
@@ -518,8 +537,10 @@ static int listen_everywhere(struct gateway *gateway, struct reason *reason)
 		status = listen_own(gateway, reason);
 	if (status < 0 || !gateway->config->listen)
 		return status;
-	int fd = listen_tcp(
-		gateway->config->listen, gateway->nbd_port, reason);
+	status = secure(gateway, reason);
+	if (status < 0)
+		return status;
+	int fd = listen_tcp(gateway->config->listen, gateway->nbd_port, config_has_tls(gateway->config), reason);
 	return fd < 0 ? fd : nbd_server_listen(gateway->server, fd, reason);
 }
 
@@ -573,7 +594,9 @@ static int add_export(struct gateway *gateway, struct volume *volume, struct ser
 	served->gateway = gateway;
 	served->export = nbd_export_add(gateway->server, volume->name, volume->description, is_first_disk,
 		volume->read_only, volume->size);
-	if (!served->export) {
+	if (!served->export || (volume->tls_names && !nbd_export_restrict(served->export, volume->tls_names))) {
+		if (served->export)
+			nbd_export_remove(served->export);
 		free(served);
 		return reason_set(reason, -ENOMEM, "%s: out of memory", volume->name);
 	}

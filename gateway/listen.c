@@ -57,20 +57,20 @@ static bool parse_address(const char *text, uint16_t port, struct sockaddr_stora
 	return false;
 }
 
-int listen_check_address(const char *text, struct reason *reason)
+int listen_check_address(const char *text, bool has_tls, struct reason *reason)
 {
 	struct sockaddr_storage address;
 	socklen_t length;
 	bool is_loopback;
 	if (!parse_address(text, 0, &address, &length, &is_loopback))
 		return reason_set(reason, -ENOTUNIQ, "listen = %s: not a numeric address", text);
-	if (!is_loopback)
+	if (!is_loopback && !has_tls)
 		return reason_set(reason, -ENOTUNIQ,
-			"listen = %s: beyond loopback NBD needs TLS, which this version does not have", text);
+			"listen = %s: beyond loopback NBD needs TLS: give [tls] in tb4.conf, see tb4 cert in tb4(1)", text);
 	return 0;
 }
 
-int listen_check_socket(int fd, struct reason *reason)
+int listen_check_socket(int fd, bool has_tls, struct reason *reason)
 {
 	struct sockaddr_storage address = { 0 };
 	socklen_t length = sizeof address;
@@ -81,7 +81,7 @@ int listen_check_socket(int fd, struct reason *reason)
 		inet_ntop(AF_INET, &((struct sockaddr_in *)&address)->sin_addr, text, sizeof text);
 	else if (address.ss_family == AF_INET6)
 		inet_ntop(AF_INET6, &((struct sockaddr_in6 *)&address)->sin6_addr, text, sizeof text);
-	return text[0] ? listen_check_address(text, reason) : 0;
+	return text[0] ? listen_check_address(text, has_tls, reason) : 0;
 }
 
 /* `text` has been checked to be an address. */
@@ -106,9 +106,9 @@ static int bind_tcp(const char *text, uint16_t port, struct reason *reason)
 	return reason_set(reason, status, "port %u on %s: %s", port, text, strerror(-status));
 }
 
-int listen_tcp(const char *text, uint16_t port, struct reason *reason)
+int listen_tcp(const char *text, uint16_t port, bool has_tls, struct reason *reason)
 {
-	int status = listen_check_address(text, reason);
+	int status = listen_check_address(text, has_tls, reason);
 	return status < 0 ? status : bind_tcp(text, port, reason);
 }
 
@@ -144,6 +144,14 @@ bool listen_holder(const char *text, uint16_t port, char *holder, size_t size)
 	bool is_loopback;
 	return parse_address(text, port, &address, &length, &is_loopback) &&
 		port_listener((struct sockaddr *)&address, holder, size);
+}
+
+bool listens_by_tcp(int fd)
+{
+	struct sockaddr_storage address = { 0 };
+	socklen_t length = sizeof address;
+	return getsockname(fd, (struct sockaddr *)&address, &length) == 0 &&
+		(address.ss_family == AF_INET || address.ss_family == AF_INET6);
 }
 
 bool listens_at(int fd, const char *path)

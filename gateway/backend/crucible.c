@@ -24,6 +24,7 @@
 #include "backend/crucible-status.h"
 #include "checked.h"
 #include "cleanup.h"
+#include "durable-file.h"
 #include "client.h"
 #include "integrity.h"
 #include "log.h"
@@ -516,13 +517,14 @@ static int read_key(struct crucible_backend *crucible, struct reason *reason)
 	const char *path = crucible->volume->key_file;
 	if (!path)
 		return 0;
+	struct reason why;
+	int status = private_file_check(path, &why);
+	if (status < 0)
+		return reason_set(reason, status, "%s: key_file %s", crucible->volume->name, why.text);
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return reason_set(reason, -errno, "%s: key_file %s: %m", crucible->volume->name, path);
-	if (st.st_mode & (S_IRWXG | S_IRWXO))
-		return reason_set(reason, -EACCES, "%s: key_file %s: others may read it: chmod 600 %s",
-			crucible->volume->name, path, path);
 	if (st.st_size != INTEGRITY_KEY_SIZE ||
 		read(fd, crucible->key, INTEGRITY_KEY_SIZE) != INTEGRITY_KEY_SIZE)
 		return reason_set(reason, -EBADMSG, "%s: key_file %s: not a key of %d bytes", crucible->volume->name, path,

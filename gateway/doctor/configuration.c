@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "durable-file.h"
@@ -42,10 +43,17 @@ static void check_config(const char *path, const struct config *config, struct f
 	struct reason reason;
 	CLEANUP_FREE uid_t *users = NULL;
 	size_t count;
-	if (config->listen && listen_check_address(config->listen, &reason) < 0)
+	if (config->listen && listen_check_address(config->listen, config_has_tls(config), &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "[nbd] listen"), "%s", reason.text);
 	if (listen_check_http(config->exporter_listen, &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "[exporter] listen"), "%s", reason.text);
+	struct nbd_credentials *credentials = NULL;
+	if (config_has_tls(config) && nbd_credentials_open(&config->tls, &credentials, &reason) < 0)
+		faults_add(faults, path, 0, "%s", reason.text);
+	else if (credentials && nbd_credentials_end(credentials) != -1 && nbd_credentials_end(credentials) < time(NULL))
+		faults_add(faults, path, settings_line_of(path, "certificate"), "certificate = %s: has expired",
+			config->tls.certificate);
+	nbd_credentials_drop(credentials);
 	if (users_parse(config->allow_users, &users, &count, &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "allow_users"), "%s", reason.text);
 	/* "RUN_DIR/999999999/control.sock" must fit into a socket's address */

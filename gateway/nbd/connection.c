@@ -164,22 +164,48 @@ static void drop_sent(struct nbd_connection *connection, size_t sent)
 	}
 }
 
+/* Bytes in and out: the one place that knows whether there is TLS between us and the socket. Both return what a system
+ * call would, but a negative errno. */
+
+static inline ssize_t take_bytes(struct nbd_connection *connection, const struct iovec *places, unsigned count)
+{
+	if (__builtin_expect(connection->tls != NULL, 0))
+		return nbd_tls_receive(connection->tls, places, count);
+	ssize_t n = readv(connection->in_fd, places, (int)count);
+	return n < 0 ? -errno : n;
+}
+
+static inline ssize_t give_bytes(struct nbd_connection *connection, const struct iovec *parts, unsigned count)
+{
+	if (__builtin_expect(connection->tls != NULL, 0))
+		return nbd_tls_send(connection->tls, parts, count);
+	ssize_t n = writev(connection->out_fd, parts, (int)count);
+	return n < 0 ? -errno : n;
+}
+
+/* The connection is broken. That its peer is gone (0, too) is no news. */
+static void close_broken(struct nbd_connection *connection, int error)
+{
+	bool is_gone = error == -EPIPE || error == -ECONNRESET || error == 0;
+	const char *why = error == -EPROTO && connection->tls ? nbd_tls_fault(connection->tls) : strerror(-error);
+	connection_close(connection, is_gone ? NULL : "%s", why);
+}
+
 /* Sends what can be sent. May close the connection. */
 static void send_replies(struct nbd_connection *connection)
 {
 	struct iovec parts[SEND_PARTS];
 	unsigned count;
 	while ((count = collect_parts(connection, parts)) > 0) {
-		ssize_t n = writev(connection->out_fd, parts, (int)count);
-		if (n < 0 && errno == EINTR)
+		ssize_t n = give_bytes(connection, parts, count);
+		if (n == -EINTR)
 			continue;
-		if (n < 0 && errno == EAGAIN) {
+		if (n == -EAGAIN) {
 			connection->output_blocked = true;
 			return;
 		}
 		if (n < 0) {
-			connection_close(connection, errno == EPIPE || errno == ECONNRESET ? NULL : "%s",
-				strerror(errno));
+			close_broken(connection, (int)n);
 			return;
 		}
 		connection->output_blocked = false;
@@ -279,15 +305,15 @@ static enum received receive(struct nbd_connection *connection)
 	size_t room = 0;
 	for (unsigned i = 0; i < count; i++)
 		room += places[i].iov_len;
-	ssize_t n = readv(connection->in_fd, places, (int)count);
+	ssize_t n = take_bytes(connection, places, count);
 	if (n > 0) {
 		take_received(connection, (size_t)n);
 		return (size_t)n < room ? RECEIVED_ALL : RECEIVED_MORE;
 	}
 	if (n == 0)
 		connection->end_of_input = true;
-	else if (errno != EAGAIN && errno != EINTR)
-		connection_close(connection, errno == ECONNRESET ? NULL : "%s", strerror(errno));
+	else if (n != -EAGAIN && n != -EINTR)
+		close_broken(connection, (int)n);
 	return RECEIVED_NOTHING;
 }
 
@@ -310,6 +336,7 @@ static void understand(struct nbd_connection *connection)
 	switch (connection->phase) {
 	case PHASE_GREETING:
 	case PHASE_OPTIONS:
+	case PHASE_STARTTLS:
 		handshake_continue(connection);
 		break;
 	case PHASE_TRANSMISSION:
@@ -330,11 +357,24 @@ static bool takes_input(const struct nbd_connection *connection)
 static void on_in(uv_poll_t *handle, int status, int events);
 static void on_out(uv_poll_t *handle, int status, int events);
 
+/* What the socket does not tell of. True if the next turn comes without an event of the socket. */
+static bool watch_tls(struct nbd_connection *connection)
+{
+	if (nbd_tls_wants_to_send(connection->tls))
+		connection->output_blocked = true;
+	if (!takes_input(connection) || !nbd_tls_has_received(connection->tls))
+		return false;
+	server_wake(connection);
+	return true;
+}
+
 /* Tells libuv what to wait for; only changes cost a system call. */
 static void watch(struct nbd_connection *connection)
 {
 	if (!list_empty(&connection->wake_link))
 		return; /* the next turn comes anyway */
+	if (__builtin_expect(connection->tls != NULL, 0) && watch_tls(connection))
+		return;
 	int events = UV_DISCONNECT;
 	if (takes_input(connection))
 		events |= UV_READABLE;
@@ -447,6 +487,11 @@ void connection_turn(struct nbd_connection *connection)
 static void hang_up(struct nbd_connection *connection)
 {
 	char unread[4096];
+	if (connection->tls && nbd_tls_is_beginning(connection->tls)) { /* its last word says what it does not like */
+		ssize_t status = nbd_tls_receive(connection->tls, NULL, 0);
+		close_broken(connection, status == -EAGAIN ? 0 : (int)status);
+		return;
+	}
 	for (unsigned i = 0; i < HANG_UP_READS; i++) {
 		if (read(connection->in_fd, unread, sizeof unread) <= 0)
 			break;
@@ -520,7 +565,7 @@ void connection_close(struct nbd_connection *connection, const char *why, ...)
 	if (connection->phase == PHASE_CLOSED)
 		return;
 	if (why) {
-		char text[200];
+		char text[300];
 		va_list args;
 		va_start(args, why);
 		vsnprintf(text, sizeof text, why, args);
@@ -533,6 +578,8 @@ void connection_close(struct nbd_connection *connection, const char *why, ...)
 	budget_stop_waiting(&connection->share);
 	list_remove(&connection->wake_link);
 	list_remove(&connection->limit_link);
+	nbd_tls_close(connection->tls);
+	connection->tls = NULL;
 	close_handle(&connection->in);
 	if (connection->has_out) {
 		close_handle(&connection->out);
@@ -590,6 +637,13 @@ void connection_enter_transmission(struct nbd_connection *connection)
 	connection->receive_end = held;
 }
 
+void connection_start_tls(struct nbd_connection *connection)
+{
+	connection->tls = nbd_tls_open(connection->server->credentials, connection->in_fd);
+	if (!connection->tls)
+		connection_close(connection, "out of memory");
+}
+
 static int open_handles(struct nbd_connection *connection)
 {
 	uv_loop_t *loop = connection->server->loop;
@@ -607,7 +661,7 @@ static int open_handles(struct nbd_connection *connection)
 	return status;
 }
 
-int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char *peer,
+int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char *peer, bool needs_tls,
 	struct nbd_connection **out)
 {
 	struct nbd_connection *connection = calloc(1, sizeof *connection);
@@ -616,6 +670,7 @@ int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char
 	connection->server = server;
 	connection->in_fd = in_fd;
 	connection->out_fd = out_fd;
+	connection->needs_tls = needs_tls;
 	connection->receive_size = HANDSHAKE_RECEIVE_SIZE;
 	connection->id = ++server->next_id;
 	snprintf(connection->peer, sizeof connection->peer, "%s", peer);

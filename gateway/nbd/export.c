@@ -274,6 +274,16 @@ struct nbd_export *nbd_export_add(struct nbd_server *server, const char *name,
 	return export;
 }
 
+bool nbd_export_restrict(struct nbd_export *export, const char *tls_names)
+{
+	char *names = strdup(tls_names);
+	if (!names)
+		return false;
+	free(export->tls_names);
+	export->tls_names = names;
+	return true;
+}
+
 void nbd_export_serve(struct nbd_export *export, struct backend *backend)
 {
 	export->backend = backend;
@@ -347,5 +357,6 @@ void nbd_export_remove(struct nbd_export *export)
 {
 	list_remove(&export->link);
 	free(export->description);
+	free(export->tls_names);
 	free(export);
 }

@@ -39,6 +39,7 @@ struct nbd_export {
 	struct list link; /* the server's exports */
 	char name[64];
 	char *description; /* may be NULL */
+	char *tls_names;   /* who may see it by TLS, as nbd_tls_peer_is() takes them; NULL: every client */
 	bool is_default;   /* also served under the empty name */
 	bool read_only;
 	enum export_state state;
@@ -95,6 +96,9 @@ struct export_request {
  * NULL. */
 struct nbd_export *nbd_export_add(struct nbd_server *server, const char *name,
 	const char *description, bool is_default, bool read_only, uint64_t size);
+/* Clients that come by TLS see the export only if they have one of these names, separated by commas or blanks. The text is
+ * copied. False without memory. */
+bool nbd_export_restrict(struct nbd_export *export, const char *tls_names);
 /* Each of these wakes the clients that wait for the export. */
 void nbd_export_serve(struct nbd_export *export, struct backend *backend);
 void nbd_export_fail(struct nbd_export *export, const struct reason *reason);

@@ -12,7 +12,11 @@
 #include "nbd/server-internal.h"
 #include "nbd/wire.h"
 
-enum { UNSENT_MAX = 64 << 10, BASE_ALLOCATION_ID = 1 };
+enum {
+	UNSENT_MAX = 64 << 10,
+	BASE_ALLOCATION_ID = 1,
+	TLS_HELLO = 0x1603, /* its first two bytes: a record of the handshake, of version 3.x */
+};
 static const char base_allocation[] = "base:allocation";
 
 /* One option as received. Its data shrink as they are read. */
@@ -96,6 +100,15 @@ static void send_malformed(struct nbd_connection *connection, const struct optio
 
 /* Choosing an export */
 
+/* Names go to the log and back: no bytes of the client's choice. */
+static void make_printable(char *text)
+{
+	for (char *c = text; *c; c++) {
+		if (*c < ' ' || *c > '~')
+			*c = '?';
+	}
+}
+
 /* The export that a client may use under this name. If there is none: NULL, with the reason. */
 static struct nbd_export *choose(
 	const struct nbd_connection *connection, const char *name, struct reason *reason)
@@ -103,10 +116,7 @@ static struct nbd_export *choose(
 	struct nbd_export *export = server_find_export(connection, name);
 	char shown[200];
 	snprintf(shown, sizeof shown, "%s", name);
-	for (char *c = shown; *c; c++) { /* it goes to the log and back: no bytes of the client's choice */
-		if (*c < ' ' || *c > '~')
-			*c = '?';
-	}
+	make_printable(shown);
 	if (!export)
 		reason_set(reason, -ENOENT, "no export \"%s\" here", shown);
 	else if (export->state == EXPORT_FAILED)
@@ -114,6 +124,18 @@ static struct nbd_export *choose(
 	else
 		return export;
 	return NULL;
+}
+
+/* What the client is not told about an export that it asked for in vain. */
+static const char *why_hidden(const struct nbd_connection *connection, const char *name)
+{
+	const struct nbd_export *export;
+	LIST_FOR_EACH(export, &connection->server->exports, link)
+	{
+		if (strcmp(export->name, name) == 0 && !server_shows_export(connection, export))
+			return " for it: its name is not among tls_names";
+	}
+	return "";
 }
 
 /* A client may not be served before its volume is; it waits, which costs it no time limit. */
@@ -143,7 +165,8 @@ static bool handle_export_name(struct nbd_connection *connection, struct option 
 	if (must_wait(export))
 		return false;
 	if (!export || server_is_full(connection->server)) { /* this option knows no error reply */
-		connection_close(connection, "%s", export ? "too many clients" : reason.text);
+		connection_close(connection, "%s%s", export ? "too many clients" : reason.text,
+			export ? "" : why_hidden(connection, name));
 		return true;
 	}
 	uint8_t reply[8 + 2 + 124] = { 0 };
@@ -214,7 +237,7 @@ static bool handle_info_or_go(struct nbd_connection *connection, struct option *
 	if (must_wait(export))
 		return false;
 	if (!export) {
-		log_peer("client %s: %s", connection->peer, reason.text);
+		log_peer("client %s: %s%s", connection->peer, reason.text, why_hidden(connection, name));
 		send_error(connection, option, NBD_REP_ERR_UNKNOWN, reason.text);
 		return true;
 	}
@@ -255,7 +278,8 @@ static void handle_list(struct nbd_connection *connection, struct option *option
 	{
 		uint8_t data[4 + sizeof export->name];
 		size_t length = strlen(export->name);
-		if (export->state == EXPORT_FAILED || export->state == EXPORT_LEAVING)
+		if (export->state == EXPORT_FAILED || export->state == EXPORT_LEAVING ||
+			!server_shows_export(connection, export))
 			continue;
 		put_bytes(put_u32(data, (uint32_t)length), export->name, length);
 		send_reply(connection, option->type, NBD_REP_SERVER, data, 4 + length);
@@ -338,9 +362,60 @@ static bool handle_meta_context(struct nbd_connection *connection, struct option
 	return true;
 }
 
+/* Whatever has been said in clear text may have been said by somebody in between: it is forgotten, and what has
+ * come behind the option already ends the connection, as it would be taken for something said within TLS. */
+static void handle_starttls(struct nbd_connection *connection, const struct option *option)
+{
+	bool has_surplus = connection->receive_end > connection->receive_at;
+	if (connection->tls) {
+		send_error(connection, option, NBD_REP_ERR_INVALID, "TLS is in use already");
+	} else if (!connection->needs_tls) {
+		log_peer("client %s: asks for TLS where there is none: refused", connection->peer);
+		send_error(connection, option, NBD_REP_ERR_POLICY, "TLS is not set up here");
+	} else if (option->left > 0) {
+		send_malformed(connection, option);
+	} else if (has_surplus) {
+		connection_close(connection, "clear text behind STARTTLS");
+	} else {
+		send_ack(connection, option);
+		connection->session = (struct session){ .no_zeroes = connection->session.no_zeroes };
+		if (connection->phase == PHASE_OPTIONS)
+			connection->phase = PHASE_STARTTLS;
+	}
+}
+
+/* The first option within TLS: from here on the log knows who it is. */
+static void add_name(struct nbd_connection *connection)
+{
+	size_t used = strlen(connection->peer);
+	snprintf(connection->peer + used, sizeof connection->peer - used, " (%.100s)", nbd_tls_peer(connection->tls));
+	make_printable(connection->peer);
+	connection->is_named = true;
+}
+
+/* Until it has begun TLS. */
+static void handle_clear_text(struct nbd_connection *connection, const struct option *option)
+{
+	if (option->type == NBD_OPT_EXPORT_NAME) { /* it knows no error reply */
+		connection_close(connection, "plain text on a TLS port");
+		return;
+	}
+	if (!connection->was_warned)
+		log_peer("client %s: plain text on a TLS port: refused", connection->peer);
+	connection->was_warned = true;
+	send_error(connection, option, NBD_REP_ERR_TLS_REQD, "this port needs TLS: STARTTLS first");
+}
+
 /* False: the option has to be looked at again when its export is ready. */
 static bool handle_option(struct nbd_connection *connection, struct option *option)
 {
+	bool may_be_clear = option->type == NBD_OPT_STARTTLS || option->type == NBD_OPT_ABORT;
+	if (connection->needs_tls && !connection->tls && !may_be_clear) {
+		handle_clear_text(connection, option);
+		return true;
+	}
+	if (connection->tls && !connection->is_named)
+		add_name(connection);
 	switch (option->type) {
 	case NBD_OPT_EXPORT_NAME:
 		return handle_export_name(connection, option);
@@ -364,7 +439,7 @@ static bool handle_option(struct nbd_connection *connection, struct option *opti
 		handle_extended_headers(connection, option);
 		break;
 	case NBD_OPT_STARTTLS:
-		send_error(connection, option, NBD_REP_ERR_POLICY, "TLS is not set up here");
+		handle_starttls(connection, option);
 		break;
 	default:
 		send_error(connection, option, NBD_REP_ERR_UNSUP, "unknown option");
@@ -384,6 +459,10 @@ static void take_client_flags(struct nbd_connection *connection)
 	const uint32_t known = NBD_FLAG_C_FIXED_NEWSTYLE | NBD_FLAG_C_NO_ZEROES;
 	uint32_t flags = get_u32(connection->receive + connection->receive_at);
 	connection->receive_at += sizeof flags;
+	if (flags >> 16 == TLS_HELLO) {
+		connection_close(connection, "begins with TLS instead of NBD, which asks for it by STARTTLS");
+		return;
+	}
 	if (flags & ~known || !(flags & NBD_FLAG_C_FIXED_NEWSTYLE)) {
 		connection_close(connection, "unknown client flags 0x%x", flags);
 		return;
@@ -435,6 +514,10 @@ void handshake_continue(struct nbd_connection *connection)
 		}
 		take_client_flags(connection);
 	}
+	if (connection->phase == PHASE_STARTTLS && connection->out_end == 0) {
+		connection->phase = PHASE_OPTIONS;
+		connection_start_tls(connection);
+	}
 	while (connection->phase == PHASE_OPTIONS) {
 		if (connection->out_end - connection->out_at > UNSENT_MAX) {
 			connection->waits_for_output = true;
@@ -443,6 +526,8 @@ void handshake_continue(struct nbd_connection *connection)
 		if (!take_option(connection))
 			return;
 	}
+	if (connection->phase == PHASE_STARTTLS)
+		connection->waits_for_output = true;
 	if (connection->phase == PHASE_TRANSMISSION)
 		transmission_continue(connection);
 }

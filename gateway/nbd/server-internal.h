@@ -1,8 +1,8 @@
 /* server-internal.h: what the files of gateway/nbd share: server.c, connection.c, handshake.c,
- * transmission.c, export.c, alignment.c.
+ * transmission.c, export.c, alignment.c; tls.c they only use.
  *
- * Layers: server.c accepts; connection.c moves bytes and owns a client's life; handshake.c and
- * transmission.c give the bytes meaning; export.c does the requests.
+ * Layers: server.c accepts; connection.c moves bytes, through tls.c if the client has asked for that, and owns a
+ * client's life; handshake.c and transmission.c give the bytes meaning; export.c does the requests.
  *
  * A connection is freed in one place, connection.c's release(), when its handles are closed and none
  * of its requests is in flight. Code that runs within a connection's turn defers sending to the
@@ -21,6 +21,7 @@
 #include "nbd/export.h"
 #include "nbd/nbd-protocol.h"
 #include "nbd/server.h"
+#include "nbd/tls.h"
 
 enum {
 	REQUESTS_PER_TURN = 64, /* of one client, then it is the turn of others */
@@ -42,6 +43,7 @@ struct nbd_server {
 	struct list handshakes;  /* nbd_connection.link, oldest first */
 	struct list connections; /* nbd_connection.link, in transmission */
 	struct list closing;     /* nbd_connection.link */
+	struct nbd_credentials *credentials; /* NULL: no TLS here */
 	unsigned handshake_count, connection_count;
 	uint64_t accepted, refused, next_id;
 
@@ -84,6 +86,7 @@ struct nbd_server {
 enum connection_phase {
 	PHASE_GREETING, /* waits for the client's flags */
 	PHASE_OPTIONS,
+	PHASE_STARTTLS, /* TLS begins when the acknowledgement has left in clear text; then back to options */
 	PHASE_TRANSMISSION,
 	PHASE_LAST_REPLIES, /* takes no more requests; closes when all are answered */
 	PHASE_CLOSED,
@@ -110,8 +113,11 @@ struct nbd_connection {
 	struct nbd_export *export; /* in transmission */
 	struct list link, export_link, wake_link, limit_link;
 	uint64_t id;
-	char peer[64]; /* for logs: "pid 812 uid 0" or an address */
-	bool is_tls;
+	char peer[160]; /* for logs: "pid 812 uid 0" or an address, and behind TLS a name */
+	bool needs_tls;  /* has to begin it before it may do anything else */
+	bool was_warned; /* that it does not: logged once */
+	struct nbd_tls *tls; /* NULL: clear text */
+	bool is_named; /* `peer` has the name that TLS has found out */
 	enum connection_phase phase;
 	uint64_t deadline; /* of the handshake, loop time in ms */
 	struct session session;
@@ -200,6 +206,8 @@ void server_connection_moved(struct nbd_connection *connection);
 void server_connection_gone(struct nbd_connection *connection);
 /* NULL if there is no such export for this client. */
 struct nbd_export *server_find_export(const struct nbd_connection *connection, const char *name);
+/* May the client know that there is this export? */
+bool server_shows_export(const struct nbd_connection *connection, const struct nbd_export *export);
 bool server_is_full(const struct nbd_server *server);
 /* A client has sent something: keeps the idle timer going. */
 void server_active(struct nbd_server *server);
@@ -225,7 +233,7 @@ void server_limit_take(struct nbd_connection *connection, uint64_t bytes);
 /* connection.c */
 
 /* Owns the descriptors if it returns 0. */
-int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char *peer,
+int connection_open(struct nbd_server *server, int in_fd, int out_fd, const char *peer, bool needs_tls,
 	struct nbd_connection **connection);
 /* Goes on with what has been received, and sends what can be sent. */
 void connection_turn(struct nbd_connection *connection);
@@ -245,6 +253,8 @@ void connection_reply(struct request *request);
 struct request *connection_new_request(struct nbd_connection *connection);
 void connection_release_request(struct request *request);
 void connection_enter_transmission(struct nbd_connection *connection);
+/* From here on bytes go through TLS. The acknowledgement of STARTTLS has been sent. */
+void connection_start_tls(struct nbd_connection *connection);
 
 /* handshake.c */
 

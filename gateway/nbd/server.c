@@ -279,6 +279,7 @@ void server_connection_moved(struct nbd_connection *connection)
 	switch (connection->phase) {
 	case PHASE_GREETING:
 	case PHASE_OPTIONS:
+	case PHASE_STARTTLS:
 		connection->counted_as = COUNTED_HANDSHAKE;
 		connection->deadline = uv_now(server->loop) + server->limits.handshake_timeout;
 		list_append(&server->handshakes, &connection->link);
@@ -316,14 +317,20 @@ bool server_is_full(const struct nbd_server *server)
 	return server->connection_count >= server->limits.max_connections;
 }
 
+bool server_shows_export(const struct nbd_connection *connection, const struct nbd_export *export)
+{
+	return !connection->tls || !export->tls_names || nbd_tls_peer_is(connection->tls, export->tls_names);
+}
+
 struct nbd_export *server_find_export(const struct nbd_connection *connection, const char *name)
 {
+	bool has_default = !connection->tls; /* over the network a volume is named */
 	struct nbd_export *export;
 	LIST_FOR_EACH(export, &connection->server->exports, link)
 	{
-		bool is_it = strcmp(export->name, name) == 0 || (name[0] == '\0' && export->is_default);
+		bool is_it = strcmp(export->name, name) == 0 || (name[0] == '\0' && export->is_default && has_default);
 		if (is_it && export->state != EXPORT_LEAVING)
-			return export;
+			return server_shows_export(connection, export) ? export : NULL;
 	}
 	return NULL;
 }
@@ -401,7 +408,8 @@ static void admit(const struct listener *listener, int fd)
 	tune(listener, fd);
 	server->accepted++;
 	server_active(server);
-	int status = connection_open(server, fd, fd, peer, &connection);
+	bool needs_tls = server->credentials && !listener->is_unix;
+	int status = connection_open(server, fd, fd, peer, needs_tls, &connection);
 	if (status < 0) {
 		log_peer("client %s: %s: refused", peer, strerror(-status));
 		close(fd);
@@ -445,6 +453,12 @@ static void on_acceptable(uv_poll_t *poll, int status, int events)
 	}
 }
 
+void nbd_server_secure(struct nbd_server *server, struct nbd_credentials *credentials)
+{
+	nbd_credentials_drop(server->credentials);
+	server->credentials = credentials;
+}
+
 int nbd_server_listen(struct nbd_server *server, int fd, struct reason *reason)
 {
 	struct sockaddr_storage address = { 0 };
@@ -481,7 +495,7 @@ int nbd_server_serve(struct nbd_server *server, int in_fd, int out_fd, void (*en
 	struct nbd_connection *connection;
 	server->accepted++;
 	server_active(server);
-	int status = connection_open(server, in_fd, out_fd, "on standard input", &connection);
+	int status = connection_open(server, in_fd, out_fd, "on standard input", false, &connection);
 	if (status == -EPERM) /* of epoll */
 		return reason_set(reason, -EINVAL, "standard input and output must be sockets or pipes");
 	if (status < 0)
@@ -502,6 +516,7 @@ static void maybe_closed(struct nbd_server *server)
 	void (*closed)(void *) = server->closed;
 	void *context = server->closed_context;
 	free((void *)server->limits.allowed_users);
+	nbd_credentials_drop(server->credentials);
 	free(server->drain);
 	if (server->spare_fd >= 0)
 		close(server->spare_fd);
@@ -733,4 +748,19 @@ void nbd_server_status(const struct nbd_server *server, struct nbd_server_status
 		.memory_used = server->budget.used,
 		.memory = server->budget.total,
 	};
+}
+
+void nbd_server_each_client(const struct nbd_server *server,
+	void (*see)(void *context, const struct nbd_client_status *client), void *context)
+{
+	const struct nbd_connection *connection;
+	LIST_FOR_EACH(connection, &server->connections, link)
+	{
+		const struct nbd_client_status client = {
+			.peer = connection->peer,
+			.export = connection->export,
+			.tls = connection->tls,
+		};
+		see(context, &client);
+	}
 }

@@ -14,6 +14,7 @@
 #include <uv.h>
 
 #include "nbd/export.h"
+#include "nbd/tls.h"
 #include "nbd/trace.h"
 
 struct nbd_limits {
@@ -30,6 +31,10 @@ struct nbd_limits {
 
 int nbd_server_open(
 	uv_loop_t *loop, const struct nbd_limits *limits, struct nbd_server **server, struct reason *reason);
+
+/* Clients that come by TCP from now on have to use TLS with these credentials before they may do anything else; those
+ * that are there keep theirs. The server owns the reference. There is no way back to clear text. */
+void nbd_server_secure(struct nbd_server *server, struct nbd_credentials *credentials);
 
 /* Accepts clients on a listening stream socket, unix or TCP. The server owns `fd` from now on. */
 int nbd_server_listen(struct nbd_server *server, int fd, struct reason *reason);
@@ -61,5 +66,14 @@ struct nbd_server_status {
 	uint64_t memory_used, memory;
 };
 void nbd_server_status(const struct nbd_server *server, struct nbd_server_status *status);
+
+/* Calls see() for each client in transmission. What it is given is valid during the call. */
+struct nbd_client_status {
+	const char *peer; /* address, or process, with a name behind TLS */
+	const struct nbd_export *export;
+	const struct nbd_tls *tls; /* NULL: clear text */
+};
+void nbd_server_each_client(const struct nbd_server *server,
+	void (*see)(void *context, const struct nbd_client_status *client), void *context);
 
 #endif

@@ -29,6 +29,8 @@ const struct setting volume_table[] = {
 		"shown to NBD clients" },
 	{ "volume", "read_only", SETTING_SWITCH, AT(read_only), "no", 0, 0, NULL, false,
 		"refuse every write" },
+	{ "volume", "tls_names", SETTING_TEXT, AT(tls_names), NULL, 0, 0, NULL, false,
+		"names of the clients that may use it over TLS" },
 	{ "ports", "nbd", SETTING_NUMBER, AT(nbd_port), "0", 0, 65535, NULL, false,
 		"NBD port of the VM where the scheme gives none" },
 	{ "ports", "device", SETTING_NUMBER, AT(device), "0", 0, 1048575, NULL, false,

@@ -68,6 +68,7 @@ struct volume {
 	char *host;       /* the node that the volume belongs to */
 	char *description;
 	bool read_only;
+	char *tls_names; /* of clients that may see it by TLS; NULL: all */
 	/* [ports]: 0 where the scheme of ports.h gives them */
 	uint64_t nbd_port, device, downstairs_port;
 	struct limits limits;

@@ -56,6 +56,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		{ handshake, make_handshake(data[0], handshake) },
 		{ data + 1, size - 1 },
 	};
-	session_run(pieces, 2);
+	session_run(pieces, 2, false);
 	return 0;
 }

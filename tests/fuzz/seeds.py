@@ -4,6 +4,7 @@
 usage: seeds.py DIRECTORY     (makes DIRECTORY/handshake, .../transmission, .../config, .../control,
                                .../codec)
 """
+import ssl
 import struct
 import sys
 from pathlib import Path
@@ -42,6 +43,11 @@ def handshakes():
     yield flags + option(wire.OPT_EXTENDED_HEADERS) + option(wire.OPT_GO, go) + request(
         wire.CMD_READ, 0, 512, extended=True)
     yield flags + option(wire.OPT_STARTTLS) + option(77, b"unknown") + option(wire.OPT_LIST)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname="localhost").do_handshake()
+    except ssl.SSLWantReadError:
+        yield flags + option(wire.OPT_LIST) + option(wire.OPT_STARTTLS) + outgoing.read()
 
 
 def transmissions():

@@ -1,14 +1,13 @@
 #include "session.h"
 
 #include <signal.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "memory-backend.h"
-#include "nbd/server.h"
+#include "nbd/server-internal.h"
 
 static uv_loop_t loop;
 static struct nbd_server *server;
@@ -17,6 +16,21 @@ uv_loop_t *session_loop(void)
 {
 	session_server();
 	return &loop;
+}
+
+/* One key that nobody has. */
+static struct nbd_credentials *make_credentials(void)
+{
+	char path[] = "/tmp/tb4-fuzz-XXXXXX";
+	static const char line[] = "fuzz:000102030405060708090a0b0c0d0e0f\n";
+	struct nbd_credentials *credentials;
+	int fd = mkstemp(path);
+	if (fd < 0 || write(fd, line, sizeof line - 1) != sizeof line - 1 ||
+		nbd_credentials_open(&(struct nbd_credential_files){ .psk_file = path }, &credentials, NULL) < 0)
+		abort();
+	close(fd);
+	unlink(path);
+	return credentials;
 }
 
 struct nbd_server *session_server(void)
@@ -36,6 +50,7 @@ struct nbd_server *session_server(void)
 	signal(SIGPIPE, SIG_IGN); /* as the gateway does */
 	if (uv_loop_init(&loop) < 0 || nbd_server_open(&loop, &limits, &server, NULL) < 0)
 		abort();
+	nbd_server_secure(server, make_credentials());
 	struct nbd_export *export =
 		nbd_export_add(server, "vm-200-disk-0", "for the fuzzer", true, false, MEMORY_SIZE);
 	nbd_export_serve(export, memory_backend());
@@ -67,14 +82,16 @@ static void settle(int fd)
 	}
 }
 
-void session_run(const struct session_piece *pieces, size_t count)
+void session_run(const struct session_piece *pieces, size_t count, bool needs_tls)
 {
 	int fds[2];
+	struct nbd_connection *connection;
 	session_server();
 	is_gone = false;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0 ||
-		nbd_server_serve(server, fds[0], fds[0], on_ended, NULL, NULL) < 0)
+		connection_open(server, fds[0], fds[0], "fuzzer", needs_tls, &connection) < 0)
 		abort();
+	connection->ended = on_ended;
 	for (size_t i = 0; i < count && !is_gone; i++) {
 		size_t sent = 0;
 		while (sent < pieces[i].length && !is_gone) {
@@ -86,6 +103,8 @@ void session_run(const struct session_piece *pieces, size_t count)
 		}
 	}
 	settle(fds[1]);
+	if (needs_tls && !is_gone && server->connection_count > 0)
+		abort();
 	close(fds[1]);
 	while (!is_gone)
 		uv_run(&loop, UV_RUN_NOWAIT);

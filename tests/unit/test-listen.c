@@ -23,22 +23,23 @@ static void loopback_addresses_may_be_used_without_tls(void **state)
 	static const char *const good[] = { "127.0.0.1", "127.0.0.2", "127.255.255.254", "::1",
 		"0:0:0:0:0:0:0:1" };
 	for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
-		if (listen_check_address(good[i], &reason) != 0)
+		if (listen_check_address(good[i], false, &reason) != 0)
 			fail_msg("%s is refused", good[i]);
 	}
 }
 
-static void addresses_beyond_loopback_are_refused(void **state)
+static void addresses_beyond_loopback_need_tls(void **state)
 {
 	(void)state;
 	static const char *const beyond[] = { "0.0.0.0", "10.0.0.1", "192.168.1.1", "126.255.255.255",
 		"128.0.0.1", "255.255.255.255", "::", "::2", "fe80::1", "2001:db8::1", "::ffff:10.0.0.1",
 		"::ffff:0.0.0.0" };
 	for (size_t i = 0; i < sizeof beyond / sizeof beyond[0]; i++) {
-		assert_int_equal(listen_check_address(beyond[i], &reason), -ENOTUNIQ);
+		assert_int_equal(listen_check_address(beyond[i], false, &reason), -ENOTUNIQ);
 		assert_non_null(strstr(reason.text, beyond[i]));
 		assert_non_null(strstr(reason.text, "TLS"));
-		assert_int_equal(listen_tcp(beyond[i], 0, &reason), -ENOTUNIQ);
+		assert_int_equal(listen_tcp(beyond[i], 0, false, &reason), -ENOTUNIQ);
+		assert_int_equal(listen_check_address(beyond[i], true, &reason), 0);
 	}
 }
 
@@ -48,8 +49,10 @@ static void what_is_no_numeric_address_is_refused(void **state)
 	static const char *const bad[] = { "", "localhost", "127.1", "127.0.0.1:10809", "[::1]",
 		"127.0.0.256", "127.0.0.1 ", "*", "::1%lo", "0x7f000001", "2130706433" };
 	for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-		assert_int_equal(listen_check_address(bad[i], &reason), -ENOTUNIQ);
-		assert_non_null(strstr(reason.text, "not a numeric address"));
+		for (int has_tls = 0; has_tls < 2; has_tls++) {
+			assert_int_equal(listen_check_address(bad[i], has_tls, &reason), -ENOTUNIQ);
+			assert_non_null(strstr(reason.text, "not a numeric address"));
+		}
 	}
 }
 
@@ -83,7 +86,7 @@ static uint16_t port_of(int fd)
 static void a_tcp_listener_takes_clients_on_its_address(void **state)
 {
 	(void)state;
-	int fd = listen_tcp("127.0.0.1", 0, &reason);
+	int fd = listen_tcp("127.0.0.1", 0, false, &reason);
 	assert_true(fd >= 0);
 	struct sockaddr_in address = {
 		.sin_family = AF_INET,
@@ -100,10 +103,10 @@ static void a_taken_port_is_reported_with_its_holder(void **state)
 {
 	(void)state;
 	char pid[40];
-	int fd = listen_tcp("127.0.0.1", 0, &reason);
+	int fd = listen_tcp("127.0.0.1", 0, false, &reason);
 	assert_true(fd >= 0);
 	snprintf(pid, sizeof pid, "pid %d", getpid());
-	assert_int_equal(listen_tcp("127.0.0.1", port_of(fd), &reason), -EADDRINUSE);
+	assert_int_equal(listen_tcp("127.0.0.1", port_of(fd), false, &reason), -EADDRINUSE);
 	assert_non_null(strstr(reason.text, pid));
 	close(fd);
 }
@@ -113,13 +116,13 @@ static void the_holder_of_a_taken_port_is_the_one_on_that_address(void **state)
 {
 	(void)state;
 	int sockets[2], status = -1;
-	int held = listen_tcp("127.0.0.1", 0, &reason);
+	int held = listen_tcp("127.0.0.1", 0, false, &reason);
 	uint16_t port = port_of(held);
 	assert_int_equal(pipe(sockets), 0);
 	pid_t child = fork();
 	if (child == 0) { /* another process, on another address */
 		close(held);
-		int fd = listen_tcp("127.0.0.9", port, NULL);
+		int fd = listen_tcp("127.0.0.9", port, false, NULL);
 		dprintf(sockets[1], "%c", fd >= 0 ? 'y' : 'n');
 		for (;;)
 			pause();
@@ -129,10 +132,10 @@ static void the_holder_of_a_taken_port_is_the_one_on_that_address(void **state)
 	snprintf(mine, sizeof mine, "pid %d (", getpid());
 	snprintf(theirs, sizeof theirs, "pid %d (", child);
 	if (ready == 'y')
-		status = listen_tcp("127.0.0.1", port, &reason);
+		status = listen_tcp("127.0.0.1", port, false, &reason);
 	struct reason first = reason;
 	if (ready == 'y')
-		listen_tcp("127.0.0.9", port, &reason);
+		listen_tcp("127.0.0.9", port, false, &reason);
 	kill(child, SIGKILL);
 	await_child(child, 60);
 	close(sockets[0]);
@@ -232,7 +235,7 @@ static void a_listener_is_known_by_its_path(void **state)
 {
 	(void)state;
 	const char *path = in_scratch("socket");
-	int fd = listen_unix(path, 0600, &reason), tcp = listen_tcp("127.0.0.1", 0, &reason);
+	int fd = listen_unix(path, 0600, &reason), tcp = listen_tcp("127.0.0.1", 0, false, &reason);
 	assert_true(listens_at(fd, path));
 	assert_false(listens_at(fd, in_scratch("socke")));
 	assert_false(listens_at(fd, in_scratch("socket2")));
@@ -247,7 +250,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loopback_addresses_may_be_used_without_tls),
-		cmocka_unit_test(addresses_beyond_loopback_are_refused),
+		cmocka_unit_test(addresses_beyond_loopback_need_tls),
 		cmocka_unit_test(what_is_no_numeric_address_is_refused),
 		cmocka_unit_test(http_may_listen_anywhere_at_a_numeric_address),
 		cmocka_unit_test(a_tcp_listener_takes_clients_on_its_address),
