@@ -76,6 +76,32 @@ static struct json_object *make_volumes(const struct gateway *gateway,
 	return volumes;
 }
 
+enum { TLS_CLIENTS_SHOWN = 256 }; /* an answer has a limit */
+
+static void add_tls_client(void *context, const struct nbd_client_status *client)
+{
+	struct json_object *clients = context;
+	if (!client->tls || json_object_array_length(clients) == TLS_CLIENTS_SHOWN)
+		return;
+	struct json_object *object = json_object_new_object();
+	if (json_add_text(object, "peer", client->peer) &&
+		json_add_text(object, "volume", client->export->name) &&
+		json_add_text(object, "version", nbd_tls_version(client->tls)) &&
+		json_add_text(object, "cipher", nbd_tls_cipher(client->tls)) &&
+		json_add_switch(object, "in_kernel", nbd_tls_in_kernel(client->tls)))
+		json_append(clients, object);
+	else
+		json_object_put(object);
+}
+
+static struct json_object *make_tls_clients(const struct gateway *gateway)
+{
+	struct json_object *clients = json_object_new_array();
+	if (clients)
+		nbd_server_each_client(gateway->server, add_tls_client, clients);
+	return clients;
+}
+
 static struct json_object *make_server(const struct gateway *gateway)
 {
 	struct nbd_server_status status;
@@ -87,7 +113,8 @@ static struct json_object *make_server(const struct gateway *gateway)
 		json_add_number(object, "accepted", status.accepted) &&
 		json_add_number(object, "refused", status.refused) &&
 		json_add_number(object, "memory_used", status.memory_used) &&
-		json_add_number(object, "memory", status.memory))
+		json_add_number(object, "memory", status.memory) &&
+		json_add(object, "tls_clients", make_tls_clients(gateway)))
 		return object;
 	json_object_put(object);
 	return NULL;

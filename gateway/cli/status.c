@@ -34,11 +34,25 @@ static void print_volume(struct json_object *gateway, struct json_object *volume
 	slots_print(volume);
 }
 
+static void print_tls_clients(struct json_object *gateway)
+{
+	struct json_object *server, *client;
+	if (!json_object_object_get_ex(gateway, "nbd", &server))
+		return;
+	for (size_t i = 0; (client = json_item_or_null(server, "tls_clients", i)); i++) {
+		bool in_kernel = false;
+		json_switch(client, "in_kernel", &in_kernel);
+		printf("       client %s: %s, %s%s\n", json_text_or(client, "peer", "?"), json_text_or(client, "volume", "?"),
+			json_text_or(client, "version", "?"), in_kernel ? " in the kernel" : "");
+	}
+}
+
 static void print_gateway(struct json_object *gateway)
 {
 	struct json_object *volume;
 	for (size_t i = 0; (volume = json_item_or_null(gateway, "volumes", i)); i++)
 		print_volume(gateway, volume);
+	print_tls_clients(gateway);
 	if (!json_item_or_null(gateway, "volumes", 0))
 		printf("%-6llu %-24s %8s  %-8s %-9s\n", (unsigned long long)number_of(gateway, "vmid"), "-",
 			"-", "-", json_text_or(gateway, "state", "?"));

@@ -32,7 +32,7 @@ def test_status_of_a_running_gateway_has_all_fields(node, gateway):
     one = shown["gateways"][0]
     assert (one["vmid"], one["pid"], one["state"]) == (200, gateway.pid, "serving")
     assert one["nbd"] == {"socket": gateway.socket, "connections": 1, "handshakes": 0, "accepted": 1, "refused": 0,
-                          "memory_used": 0, "memory": 256 << 20}
+                          "memory_used": 0, "memory": 256 << 20, "tls_clients": []}
     volume = one["volumes"][0]
     record = node.record()
     assert volume.pop("file")["image"] == str(node.image())
