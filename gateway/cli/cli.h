@@ -24,12 +24,15 @@ enum option_id {
 	OPTION_JSON,
 	OPTION_HELP,
 	OPTION_VERSION,
+	OPTION_ADDRESS,
 	OPTION_ALLOW_SINGLE_SLED,
 	OPTION_BACKEND,
 	OPTION_BACKGROUND,
 	OPTION_BURST,
 	OPTION_BYTES_PER_SECOND,
+	OPTION_DAYS,
 	OPTION_DESCRIPTION,
+	OPTION_DIR,
 	OPTION_DISK,
 	OPTION_DRY_RUN,
 	OPTION_ENCRYPT,
@@ -59,7 +62,7 @@ enum { CLI_ARGUMENTS_MAX = 4 };
 
 struct cli;
 struct command {
-	const char *group; /* "volume", "claim"; NULL: a word of its own */
+	const char *group; /* "volume", "cert"; NULL: a word of its own */
 	const char *name;
 	const char *arguments; /* as --help shows them */
 	int min_arguments, max_arguments;
@@ -126,6 +129,10 @@ const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX]);
 void catch_interrupts(void);
 bool was_interrupted(void);
 
+int command_cert_init(struct cli *cli);
+int command_cert_list(struct cli *cli);
+int command_cert_node(struct cli *cli);
+int command_cert_show(struct cli *cli);
 int command_check(struct cli *cli);
 int command_claim_force(struct cli *cli);
 int command_claim_release(struct cli *cli);

@@ -19,7 +19,7 @@ def commands():
     """{"volume create": "VMID SIZE", ...} as tb4 --help lists them."""
     found = {}
     for line in help_of().splitlines():
-        match = re.match(r"  ((?:volume |claim |sled )?[a-z]+)((?: [\[A-Z].*?)?)  +\S", line)
+        match = re.match(r"  ((?:volume |claim |cert |sled )?[a-z]+)((?: [\[A-Z].*?)?)  +\S", line)
         if match:
             found[match[1]] = match[2].strip()
     assert len(found) > 10
@@ -146,7 +146,7 @@ def test_completion_offers_every_command():
     offered = {word for word in complete("tb4 ") if not word.startswith("-")}
     groups = {command.split()[0] for command in commands()}
     assert offered == groups
-    for group in ("volume", "claim", "sled"):
+    for group in ("volume", "claim", "cert", "sled"):
         assert complete(f"tb4 {group} ") == {
             command.split()[1] for command in commands() if command.startswith(group + " ")}
 
