@@ -20,10 +20,11 @@ int listen_check_http(const char *text, struct reason *reason);
 /* May NBD be offered on this address? Without TLS on loopback only. 0 or -ENOTUNIQ. */
 int listen_check_address(const char *address, bool has_tls, struct reason *reason);
 /* The same question about a socket that is bound already. */
+int listen_check_socket(int fd, bool has_tls, struct reason *reason);
+/* Is it one of TCP? */
+bool listens_by_tcp(int fd);
 /* Who listens there now: as port_listener() of volume/ports.h says it. False if nobody does. */
 bool listen_holder(const char *address, uint16_t port, char *holder, size_t size);
-int listen_check_socket(int fd, bool has_tls, struct reason *reason);
-bool listens_by_tcp(int fd);
 /* Is the socket bound to this path? */
 bool listens_at(int fd, const char *path);
 

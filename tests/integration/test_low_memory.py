@@ -14,8 +14,9 @@ import time
 import pytest
 
 from support import wire
-from support.node import TOOLS, Node
+from support.node import TOOLS, Node, needs
 from support.outcome import node_tree, without_locks
+from support.tls import Certificates, tcp_client, upgrade
 
 pytestmark = pytest.mark.plain
 
@@ -27,6 +28,8 @@ PARTS = 4     # tests of one sweep, so that they run side by side
 NOT_OURS = {
     ("libuv.so.1", -signal.SIGABRT): "uv__io_start, thread pool: abort() without memory",
     ("libjson-c.so.5", -signal.SIGSEGV): "json_tokener_parse_ex: strlen of a key that strdup could not copy",
+    ("libgnutls.so.30", -signal.SIGABRT): "the numbers of a handshake, by GNU MP: abort() without memory",
+    ("libgnutls.so.30", -signal.SIGSEGV): "a certificate, by libtasn1: a node that calloc could not make",
 }
 
 
@@ -356,3 +359,53 @@ def test_json_of_a_command_that_lacks_memory_is_never_half(node):
             assert failing.is_hidden() or shown["gateways"][0]["vmid"] == 200, (nth, failing.failed(), result.stdout)
         if failing.failed() is None:
             return
+
+
+TLS_LIMIT, TLS_STEP = 1600, 29  # as many as a session makes, nearly all of them within GnuTLS
+
+
+@needs("faketime", "openssl")
+def test_a_client_by_tls_that_memory_lacks_for_costs_only_itself(tmp_path):
+    """Each 29th allocation from the first byte of a session by TLS to its end."""
+    certificates = Certificates(tmp_path / "tls")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (tmp_path / "node").mkdir()
+    node = Node(tmp_path / "node", settings="[nbd]\nlisten = 127.0.0.1\n" + certificates.settings())
+    node.create(300, "1M")
+    volume = node.volume_dir / "vm-300-disk-0.conf"
+    volume.write_text(re.sub(r"nbd = \d+", f"nbd = {port}", volume.read_text()))
+    trigger = tmp_path / "trigger"
+
+    def visit():
+        with upgrade(tcp_client(port, timeout=10), certificates.context()) as client:
+            client.use_structured().go("vm-300-disk-0")
+            client.write(0, b"t" * 69632)
+            return client.read(0, 69632)
+
+    try:
+        for nth in range(1, TLS_LIMIT, TLS_STEP):
+            trigger.unlink(missing_ok=True)
+            failing = Failing(tmp_path, nth, 1, trigger)
+            gateway = node.start(300, env=failing.env)
+            trigger.touch()
+            for _ in range(2):  # a session does not always make as many
+                try:
+                    visit()
+                except (wire.Closed, OSError, AssertionError):  # a reply may be an error
+                    pass
+            where = f"allocation {nth}, {failing.failed()}: {gateway.log}"
+            try:
+                again = visit()
+            except (wire.Closed, OSError):  # it has crashed
+                status = gateway.process.wait(20)
+                assert failing.crash_is_not_ours(status), f"{where}: {status}"
+                node.start(300)
+                again = visit()
+            assert again == b"t" * 69632, where
+            assert stop(node.gateways[-1]) in (0, 74), where
+            assert failing.failed(), where
+            node.gateways.clear()
+    finally:
+        node.close()
