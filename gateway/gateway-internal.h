@@ -57,6 +57,7 @@ struct gateway {
 	struct list served; /* served_volume.link, by name when it was started */
 	size_t served_count;
 	uint16_t nbd_port; /* over TCP; 0: none */
+	bool is_secured;   /* TCP clients use TLS */
 	struct limits limits; /* of all volumes together */
 	struct reload *reload; /* while one is under way: gateway-reload.c */
 	struct ownership *ownership;

@@ -3,7 +3,8 @@
  *
  *  a new file             its volume is claimed and served
  *  a file that is gone    the volume's clients are dropped when they have been answered, and its claim is released
- *  [limits], description  hold from now on
+ *  [limits], description, tls_names  hold from now on, for clients that come
+ *  certificates and keys of TLS      are read again; clients that are there keep theirs
  *  a volume that failed   is tried again
  *  anything else          is named in the answer: it holds from the next start on
  *
@@ -27,6 +28,7 @@ struct reload {
 	/* what the thread has read */
 	struct volumes volumes;
 	struct vm vm;
+	struct nbd_credentials *credentials; /* NULL: there is no TLS, or they cannot be used */
 	struct faults faults;
 	int error;
 	/* names, for the answer; of `later` with a setting each */
@@ -80,7 +82,8 @@ static bool is_equal(const struct limits *a, const struct limits *b)
 /* Takes effect at once. */
 static bool is_live(const struct setting *setting)
 {
-	return strcmp(setting->section, "limits") == 0 || strcmp(setting->name, "description") == 0;
+	return strcmp(setting->section, "limits") == 0 || strcmp(setting->name, "description") == 0 ||
+		strcmp(setting->name, "tls_names") == 0;
 }
 
 static void name_later(const struct reload *reload, const struct volume *volume, const struct setting *setting)
@@ -91,15 +94,14 @@ static void name_later(const struct reload *reload, const struct volume *volume,
 	json_append(reload->later, object);
 }
 
-static void apply_description(struct served_volume *served, struct volume *fresh)
+/* Moves a text to what is served if the export could take it. */
+static void apply_text(struct served_volume *served, bool (*apply)(struct nbd_export *export, const char *text), char **to,
+	char **from)
 {
-	char *text = take_pointer(&fresh->description);
-	if (nbd_export_describe(served->export, text)) {
-		free(served->volume.description);
-		served->volume.description = text;
-	} else {
-		free(text);
-	}
+	if (!apply(served->export, *from))
+		return;
+	free(*to);
+	*to = take_pointer(from);
 }
 
 static void change_volume(const struct reload *reload, struct served_volume *served, struct volume *fresh)
@@ -121,8 +123,10 @@ static void change_volume(const struct reload *reload, struct served_volume *ser
 		return;
 	served->volume.limits = fresh->limits;
 	gateway_limit_volume(served);
-	if (!reload->only_limits)
-		apply_description(served, fresh);
+	if (reload->only_limits)
+		return;
+	apply_text(served, nbd_export_describe, &served->volume.description, &fresh->description);
+	apply_text(served, nbd_export_restrict, &served->volume.tls_names, &fresh->tls_names);
 }
 
 static void add_volume(const struct reload *reload, struct volume *fresh)
@@ -202,6 +206,16 @@ static void compare_vm(const struct reload *reload)
 		limit_vm(reload->gateway, &reload->vm.limits);
 }
 
+/* A gateway without a TCP socket has no use for them. */
+static void change_credentials(struct reload *reload)
+{
+	if (!reload->credentials)
+		return;
+	json_append(reload->changed, json_object_new_string("[tls]"));
+	if (!reload->is_dry)
+		nbd_server_secure(reload->gateway->server, take_pointer(&reload->credentials));
+}
+
 /* The answer */
 
 static struct json_object *list_faults(const struct faults *faults)
@@ -235,6 +249,7 @@ static void free_reload(struct reload *reload)
 	json_object_put(reload->later);
 	volumes_free(&reload->volumes);
 	vm_free(&reload->vm);
+	nbd_credentials_drop(reload->credentials);
 	faults_free(&reload->faults);
 	free(reload);
 }
@@ -249,6 +264,10 @@ static void do_read(uv_work_t *work)
 		vm_free(&reload->vm); /* its limits stay */
 	if (reload->error == -EBADMSG)
 		reload->error = 0;
+	struct reason reason;
+	if (gateway->is_secured && !reload->only_limits &&
+		nbd_credentials_open(&gateway->config->tls, &reload->credentials, &reason) < 0)
+		faults_add(&reload->faults, "tb4.conf", 0, "%s", reason.text);
 }
 
 static void on_read(uv_work_t *work, int status)
@@ -273,6 +292,7 @@ static void on_read(uv_work_t *work, int status)
 		control_refuse(reload->client, error, &reason);
 	} else {
 		compare_vm(reload);
+		change_credentials(reload);
 		if (!reload->only_limits)
 			remove_absent(reload);
 		for (size_t i = 0; i < reload->volumes.count; i++)

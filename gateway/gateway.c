@@ -495,6 +495,7 @@ static int secure(struct gateway *gateway, struct reason *reason)
 	if (end != -1 && end < time(NULL))
 		log_warning("[tls] certificate = %s: has expired: clients will not come", config->tls.certificate);
 	nbd_server_secure(gateway->server, credentials);
+	gateway->is_secured = true;
 	return 0;
 }
 
@@ -594,7 +595,7 @@ static int add_export(struct gateway *gateway, struct volume *volume, struct ser
 	served->gateway = gateway;
 	served->export = nbd_export_add(gateway->server, volume->name, volume->description, is_first_disk,
 		volume->read_only, volume->size);
-	if (!served->export || (volume->tls_names && !nbd_export_restrict(served->export, volume->tls_names))) {
+	if (!served->export || !nbd_export_restrict(served->export, volume->tls_names)) {
 		if (served->export)
 			nbd_export_remove(served->export);
 		free(served);

@@ -276,8 +276,8 @@ struct nbd_export *nbd_export_add(struct nbd_server *server, const char *name,
 
 bool nbd_export_restrict(struct nbd_export *export, const char *tls_names)
 {
-	char *names = strdup(tls_names);
-	if (!names)
+	char *names = tls_names ? strdup(tls_names) : NULL;
+	if (tls_names && !names)
 		return false;
 	free(export->tls_names);
 	export->tls_names = names;

@@ -96,8 +96,8 @@ struct export_request {
  * NULL. */
 struct nbd_export *nbd_export_add(struct nbd_server *server, const char *name,
 	const char *description, bool is_default, bool read_only, uint64_t size);
-/* Clients that come by TLS see the export only if they have one of these names, separated by commas or blanks. The text is
- * copied. False without memory. */
+/* Clients that come by TLS see the export only if they have one of these names, separated by commas or blanks; NULL: all of
+ * them. The text is copied. False without memory: then it stays. */
 bool nbd_export_restrict(struct nbd_export *export, const char *tls_names);
 /* Each of these wakes the clients that wait for the export. */
 void nbd_export_serve(struct nbd_export *export, struct backend *backend);

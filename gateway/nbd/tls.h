@@ -7,7 +7,7 @@
  * A client shows a certificate that the authority has signed, for clients and valid now, or proves that it has a key of
  * the PSK file; there is no other way in. Which exports it may see is asked by name: nbd_tls_peer_is().
  *
- * The loop's thread only. Lengths in bytes. Errors are negative errno: -EAGAIN, wait for the socket; -ECONNRESET, the peer
+ * The loop's thread only, but for nbd_credentials_open(). Lengths in bytes. Errors are negative errno: -EAGAIN, wait for the socket; -ECONNRESET, the peer
  * is gone; -EPROTO, nbd_tls_fault() says why in words. After any but -EAGAIN nothing is left but nbd_tls_close().
  */
 #ifndef TB4_NBD_TLS_H
@@ -30,7 +30,7 @@ struct nbd_credential_files {
 };
 struct nbd_credentials;
 
-/* Reads the files, which blocks. The caller has the first reference. */
+/* Reads the files, which blocks; any thread. The caller has the first reference. */
 int nbd_credentials_open(
 	const struct nbd_credential_files *files, struct nbd_credentials **credentials, struct reason *reason);
 struct nbd_credentials *nbd_credentials_keep(struct nbd_credentials *credentials);

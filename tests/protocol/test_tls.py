@@ -515,6 +515,32 @@ def test_a_revoked_certificate_is_refused(make_node, certificates, tcp_vmid, mem
     gateway.wait_for_log("TLS: its certificate has been revoked: dropped")
 
 
+def test_reload_takes_new_certificates_and_names(make_node, tcp_vmid, memory_dir, tmp_path):
+    """For clients that come; whoever is there stays. What cannot be used changes nothing."""
+    own = Certificates(tmp_path / "ca")
+    gateway = start(make_node, own, tcp_vmid, data_dir=memory_dir)
+    node, path = gateway.node, gateway.node.volume_dir / f"{gateway.disk}.conf"
+    with enter(gateway) as kept:
+        first = kept.sock.getpeercert(True)
+        node.tb4("cert", "node", "gateway", "--dir", own.directory, "--address", "localhost,127.0.0.1", "--force")
+        assert node.tb4_json("reload", tcp_vmid)["changed"] == ["[tls]"]
+        with enter(gateway) as fresh:
+            assert fresh.sock.getpeercert(True) != first
+        path.write_text(path.read_text().replace("[volume]\n", "[volume]\ntls_names = bob\n"))
+        assert node.tb4_json("reload", tcp_vmid)["changed"] == ["[tls]", gateway.disk]
+        with pytest.raises(AssertionError):
+            enter(gateway, "alice")
+        with enter(gateway, "bob"):
+            pass
+        (own.of("gateway") / "server-cert.pem").write_text("nothing\n")
+        result = node.tb4("reload", tcp_vmid, check=False)
+        assert result.returncode == 78 and "[tls] certificate = " in result.stderr, result.stderr
+        with enter(gateway, "bob"):
+            kept.write(0, b"k" * 512)
+            assert kept.read(0, 512) == b"k" * 512
+    assert gateway.stop() == 0
+
+
 def test_with_tls_the_port_may_lie_beyond_loopback(make_node, certificates, tcp_vmid, memory_dir):
     node = make_node(settings="[nbd]\nlisten = 0.0.0.0\n" + certificates.settings(), data_dir=memory_dir)
     node.create(tcp_vmid, "1M")
