@@ -196,6 +196,7 @@ int control_call(const char *path, struct json_object *request, struct json_obje
 	*answer = question.answer;
 	if (status < 0)
 		return reason_set(reason, status, "%s: out of memory", path);
-	*reason = question.reason;
+	if (reason)
+		*reason = question.reason;
 	return question.status;
 }
