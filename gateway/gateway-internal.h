@@ -1,4 +1,5 @@
-/* gateway-internal.h: what gateway.c, gateway-control.c, gateway-notify.c, gateway-reload.c and gateway-slots.c share. */
+/* gateway-internal.h: what gateway.c, gateway-control.c, gateway-notify.c, gateway-reload.c,
+ * gateway-slots.c and gateway-volumes.c share. */
 #ifndef TB4_GATEWAY_INTERNAL_H
 #define TB4_GATEWAY_INTERNAL_H
 
@@ -81,13 +82,12 @@ void notify_stalled(struct served_volume *served, bool is_stalled);
 void notify_fenced(const struct reason *reason);
 void notify_stopping(void);
 
-/* gateway.c: takes a volume, which is moved, into service; it then starts by itself. */
-int gateway_add_volume(struct gateway *gateway, struct volume *volume, struct reason *reason);
-/* The volume's clients are dropped when their requests are answered, its claim is released, and it is forgotten. It must not
- * be being changed, and be resolved. */
-void gateway_remove_volume(struct served_volume *served);
-/* The same at once, of one that has failed and has no backend. */
-void gateway_forget_volume(struct served_volume *served);
+/* gateway.c: all I/O of the VM ends, for somebody else owns one of its volumes. */
+void gateway_fence(struct gateway *gateway, const struct reason *reason);
+/* A volume is served, or has failed for good. */
+void gateway_volume_resolved(struct gateway *gateway);
+/* A backend is gone; at a stop the last one ends it. */
+void gateway_close_if_last(struct gateway *gateway);
 /* A reload is over; a stop may have waited for it. */
 void gateway_reload_ended(struct gateway *gateway);
 
@@ -112,7 +112,24 @@ struct served_volume *gateway_find_changeable(struct gateway *gateway, struct co
 void gateway_scrub(struct gateway *gateway, struct control_client *client, struct json_object *request);
 void gateway_replace_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
 void gateway_retry_slot(struct gateway *gateway, struct control_client *client, struct json_object *request);
-/* gateway.c: the change has been answered; a stop may have waited for it. */
+
+/* gateway-volumes.c */
+
+/* Makes an export of a volume, which is moved; served_start() opens and claims it. */
+int served_add(struct gateway *gateway, struct volume *volume, struct served_volume **served, struct reason *reason);
+void served_start(struct served_volume *served);
+/* No client has requests any more: takes the volume out of service. */
+void served_retire(struct served_volume *served);
+/* Lets go of what holds the bytes, now or when the change that is under way has ended. */
+void served_close(struct served_volume *served);
+/* Takes a volume, which is moved, into service; it then starts by itself. */
+int gateway_add_volume(struct gateway *gateway, struct volume *volume, struct reason *reason);
+/* The volume's clients are dropped when their requests are answered, its claim is released, and it is forgotten. It must not
+ * be being changed, and be resolved. */
+void gateway_remove_volume(struct served_volume *served);
+/* The same at once, of one that has failed and has no backend. */
+void gateway_forget_volume(struct served_volume *served);
+/* The change has been answered; a stop may have waited for it. */
 void gateway_change_ended(struct served_volume *served);
 
 #endif
