@@ -6,7 +6,6 @@
 #include <sys/utsname.h>
 
 #include "cleanup.h"
-#include "log.h"
 #include "volume/target.h"
 
 static const char *const direct_choices[] = { "auto", "off", NULL };
@@ -61,6 +60,12 @@ const struct setting config_table[] = {
 		"PEM file of certificates that the authority has revoked" },
 	{ "tls", "psk_file", SETTING_PATH, AT(tls.psk_file), NULL, 0, 0, NULL, false,
 		"keys shared with clients: lines of NAME:HEXKEY" },
+	{ "kernel", "connections", SETTING_NUMBER, AT(kernel_connections), "4", 1, 16, NULL, false,
+		"connections of a kernel device, as far as there are processors" },
+	{ "kernel", "request_timeout", SETTING_NUMBER, AT(kernel_request_timeout), "10", 1, 3600, NULL, false,
+		"seconds without an answer after which the kernel sends a request again" },
+	{ "kernel", "dead_timeout", SETTING_NUMBER, AT(kernel_dead_timeout), "86400", 1, 31536000, NULL, false,
+		"seconds without a gateway after which requests fail" },
 	{ "file", "direct", SETTING_CHOICE, AT(direct), "auto", 0, 0, direct_choices, false,
 		"bypass the page cache where the file system can" },
 	{ "crucible", "tls_authority", SETTING_PATH, AT(tls_authority), NULL, 0, 0, NULL, false,
@@ -190,12 +195,6 @@ int config_read(const char *path, struct config *config, struct faults *faults)
 
 int config_read_and_log(const char *path, struct config *config)
 {
-	static const enum log_level levels[] = {
-		[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,
-		[CONFIG_LOG_WARNING] = LOG_LEVEL_WARNING,
-		[CONFIG_LOG_INFO] = LOG_LEVEL_INFO,
-		[CONFIG_LOG_DEBUG] = LOG_LEVEL_DEBUG,
-	};
 	struct faults faults = { 0 };
 	int status = config_read(path, config, &faults);
 	for (size_t i = 0; i < faults.count; i++) {
@@ -204,7 +203,7 @@ int config_read_and_log(const char *path, struct config *config)
 	}
 	faults_free(&faults);
 	if (status == 0)
-		log_set_level(levels[config->log_level]);
+		log_set_level(config_log_level(config));
 	return status;
 }
 
@@ -220,6 +219,17 @@ const struct sled *config_sled(const struct config *config, const char *name)
 bool config_has_tls(const struct config *config)
 {
 	return (config->tls.authority && config->tls.certificate && config->tls.key) || config->tls.psk_file;
+}
+
+enum log_level config_log_level(const struct config *config)
+{
+	static const enum log_level levels[] = {
+		[CONFIG_LOG_ERROR] = LOG_LEVEL_ERROR,
+		[CONFIG_LOG_WARNING] = LOG_LEVEL_WARNING,
+		[CONFIG_LOG_INFO] = LOG_LEVEL_INFO,
+		[CONFIG_LOG_DEBUG] = LOG_LEVEL_DEBUG,
+	};
+	return levels[config->log_level];
 }
 
 void config_free(struct config *config)

@@ -2,6 +2,7 @@
 #ifndef TB4_CONFIG_H
 #define TB4_CONFIG_H
 
+#include "log.h"
 #include "nbd/tls.h"
 #include "settings.h"
 
@@ -36,6 +37,9 @@ struct config {
 	uint64_t stall_timeout, stop_timeout; /* seconds */
 	uint64_t busy_poll; /* microseconds */
 	uint64_t slow_request; /* milliseconds; 0: none is traced */
+	/* [kernel] */
+	uint64_t kernel_connections;
+	uint64_t kernel_request_timeout, kernel_dead_timeout; /* seconds */
 	/* [file] */
 	unsigned direct;
 	/* [tls], of clients: the first three, psk_file, or all of these */
@@ -66,6 +70,7 @@ int config_read_and_log(const char *path, struct config *config);
 const struct sled *config_sled(const struct config *config, const char *name);
 /* Does [tls] have what a server needs? */
 bool config_has_tls(const struct config *config);
+enum log_level config_log_level(const struct config *config);
 void config_free(struct config *config);
 
 #endif

@@ -30,14 +30,17 @@ enum option_id {
 	OPTION_BACKGROUND,
 	OPTION_BURST,
 	OPTION_BYTES_PER_SECOND,
+	OPTION_CONNECTIONS,
 	OPTION_DAYS,
 	OPTION_DESCRIPTION,
+	OPTION_DEVICE,
 	OPTION_DIR,
 	OPTION_DISK,
 	OPTION_DRY_RUN,
 	OPTION_ENCRYPT,
 	OPTION_FORCE,
 	OPTION_IOPS,
+	OPTION_KEEP,
 	OPTION_KEY_FILE,
 	OPTION_NAME,
 	OPTION_OVERWRITE,
@@ -129,6 +132,7 @@ const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX]);
 void catch_interrupts(void);
 bool was_interrupted(void);
 
+int command_attach(struct cli *cli);
 int command_cert_init(struct cli *cli);
 int command_cert_list(struct cli *cli);
 int command_cert_node(struct cli *cli);
@@ -137,6 +141,7 @@ int command_check(struct cli *cli);
 int command_claim_force(struct cli *cli);
 int command_claim_release(struct cli *cli);
 int command_claim_show(struct cli *cli);
+int command_detach(struct cli *cli);
 int command_doctor(struct cli *cli);
 int command_limit(struct cli *cli);
 int command_metrics(struct cli *cli);

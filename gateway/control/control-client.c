@@ -5,11 +5,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cleanup.h"
 #include "control/control-server.h"
+#include "monotonic.h"
 
 enum { QUEUE_RETRY_MS = 20, FIRST_SIZE = 16384 };
 
@@ -23,13 +23,6 @@ struct call {
 	char *text; /* received so far */
 	size_t used, size;
 };
-
-static int64_t now_ms(void)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
 
 static void end(struct call *call, int status)
 {

@@ -1,11 +1,11 @@
 #include "volume/ports.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <string.h>
 
 #include "cleanup.h"
+#include "processes.h"
 
 enum { SCHEME_FIRST_VMID = 200, SCHEME_LAST_VMID = 299, SCHEME_DISKS = 3 };
 enum { SCHEME_DOWNSTAIRS_BASE = 3900, SCHEME_PORTS_PER_VM = 10, SCHEME_NBD_BASE = 10809 };
@@ -237,42 +237,14 @@ static unsigned long find_listener(const struct sockaddr *address)
 	return listening_inode("/proc/net/tcp6", text, ntohs(in6->sin6_port));
 }
 
-static bool process_has_socket(const char *pid, unsigned long inode)
-{
-	char path[300], wanted[64], target[64];
-	snprintf(wanted, sizeof wanted, "socket:[%lu]", inode);
-	snprintf(path, sizeof path, "/proc/%s/fd", pid);
-	CLEANUP_CLOSEDIR DIR *dir = opendir(path);
-	const struct dirent *entry;
-	while (dir && (entry = readdir(dir))) {
-		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1);
-		if (n < 0)
-			continue;
-		target[n] = '\0';
-		if (strcmp(target, wanted) == 0)
-			return true;
-	}
-	return false;
-}
-
 bool port_listener(const struct sockaddr *address, char *text, size_t size)
 {
+	char target[64];
 	unsigned long inode = find_listener(address);
 	if (inode == 0)
 		return false;
-	snprintf(text, size, "a process that cannot be seen from here");
-	CLEANUP_CLOSEDIR DIR *dir = opendir("/proc");
-	const struct dirent *entry;
-	while (dir && (entry = readdir(dir))) {
-		if (!isdigit((unsigned char)entry->d_name[0]) || !process_has_socket(entry->d_name, inode))
-			continue;
-		char path[300], command[64] = "?";
-		snprintf(path, sizeof path, "/proc/%s/comm", entry->d_name);
-		CLEANUP_FCLOSE FILE *comm = fopen(path, "re");
-		if (comm && fgets(command, sizeof command, comm))
-			command[strcspn(command, "\n")] = '\0';
-		snprintf(text, size, "pid %s (%s)", entry->d_name, command);
-		break;
-	}
+	snprintf(target, sizeof target, "socket:[%lu]", inode);
+	if (!process_with(target, text, size))
+		snprintf(text, size, "a process that cannot be seen from here");
 	return true;
 }

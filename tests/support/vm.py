@@ -61,6 +61,7 @@ class Vm:
             shutil.copy(program, share / "bin")
         (share / "units").mkdir()
         for unit in (*ROOT.glob("units/*.service"), *ROOT.glob("units/*.socket"), *ROOT.glob("units/*.catalog"),
+                     *ROOT.glob("units/*.rules"), *ROOT.glob("units/*.conf"),
                      *(PROGRAMS.parent / "units").glob("*.service")):
             shutil.copy(unit, share / "units")
 
