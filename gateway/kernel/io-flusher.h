@@ -8,8 +8,9 @@
 
 #include "reason.h"
 
-/* For this process and the threads that it starts later. Needs CAP_SYS_RESOURCE, and RLIMIT_MEMLOCK. Returns 0 or an errno; as much
- * as is permitted is done in any case. */
+/* For this process and the threads that it starts later. Pages are locked once they have been used, and so what is not
+ * needed takes no memory. Needs CAP_SYS_RESOURCE, and RLIMIT_MEMLOCK. Returns 0 or an errno; what is permitted of it is done in
+ * any case. */
 int become_io_flusher(struct reason *reason);
 
 #endif

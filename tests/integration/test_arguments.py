@@ -14,7 +14,7 @@ COMMANDS = [
     ("volume", "import"), ("volume", "export"), ("volume", "adopt"), ("volume", "replace"), ("volume", "retry"),
     ("volume", "scrub"), ("volume", "snapshot"),
     ("sled", "list"), ("sled", "check"), ("sled", "drain"), ("claim", "show"), ("claim", "release"), ("claim", "force"),
-    ("ports",), ("status",), ("metrics",), ("check",),
+    ("attach",), ("detach",), ("ports",), ("status",), ("metrics",), ("check",),
 ]
 # arguments that would be right, so that only the option under test is wrong
 ARGUMENTS = {
@@ -23,7 +23,7 @@ ARGUMENTS = {
     ("volume", "export"): ["200", "/dev/null"], ("claim", "release"): ["200"], ("claim", "force"): ["200"],
     ("volume", "adopt"): ["200"], ("volume", "replace"): ["200", "0"], ("volume", "retry"): ["200", "0"], ("volume", "scrub"): ["200"],
     ("volume", "snapshot"): ["200", "before"],
-    ("sled", "drain"): ["s1"], ("ports",): ["200"],
+    ("sled", "drain"): ["s1"], ("ports",): ["200"], ("attach",): ["200"], ("detach",): ["200"],
 }
 OPTIONS = {
     ("volume", "create"): ["--backend", "--disk", "--name", "--description", "--dry-run", "--key-file", "--target",
@@ -43,10 +43,13 @@ OPTIONS = {
     ("claim", "show"): ["--disk"],
     ("claim", "release"): ["--disk", "--dry-run"],
     ("claim", "force"): ["--disk", "--yes", "--dry-run"],
+    ("attach",): ["--connections", "--device", "--disk", "--dry-run", "--keep"],
+    ("detach",): ["--disk", "--dry-run", "--force"],
     ("status",): ["--watch"],
 }
 ALL_OPTIONS = sorted({option for options in OPTIONS.values() for option in options})
-WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target", "--sled", "--rate"}
+WITH_VALUE = {"--backend", "--disk", "--name", "--description", "--size", "--key-file", "--target", "--sled", "--rate",
+              "--connections", "--device"}
 
 
 def words(commands):
