@@ -82,6 +82,16 @@ static void tell_udev(unsigned number)
 		log_warning("%s: %m: there may be no name for it in /dev/tb4", path);
 }
 
+/* The setting of the package counts only if nobody had loaded the module before. */
+static void warn_of_partitions(const char *name)
+{
+	CLEANUP_FCLOSE FILE *file = fopen("/sys/module/nbd/parameters/max_part", "re");
+	int most;
+	if (file && fscanf(file, "%d", &most) == 1 && most > 0)
+		log_warning("%s: the kernel looks for partitions on it: the module nbd was loaded with max_part=%d, and not with 0", name,
+			most);
+}
+
 /* Connects a device that nobody has connected. */
 static int connect_device(const struct attach *attach, const struct connections *connections, unsigned number,
 	struct reason *reason)
@@ -110,8 +120,10 @@ static int connect_device(const struct attach *attach, const struct connections 
 	if (status < 0)
 		return status;
 	device_read(DEVICE_SYSFS, number, &device);
-	if (device_is_of(&device, name))
+	if (device_is_of(&device, name)) {
+		warn_of_partitions(name);
 		return 0;
+	}
 	const struct nbd_setup undo = { .number = number };
 	nbd_link_send(link, NBD_CMD_DISCONNECT, &undo, NULL);
 	return reason_set(reason, -EOPNOTSUPP, "%s: /dev/nbd%u does not keep whose it is: needs Linux 5.14", name, number);

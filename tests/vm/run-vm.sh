@@ -5,13 +5,13 @@
 #   run-vm.sh CACHE SHARE SECONDS COMMAND
 #
 # SHARE, a directory, is /share in the machine, for reading and writing, and the working directory. The image stays as it was. The
-# first run boots and saves the booted machine in CACHE, the others go on from there. Exit status 124: not within SECONDS; 125:
+# first run boots and saves the booted machine in CACHE, the others go on from there. VM_MEMORY is its memory in MiB, 1024 if not set. Exit status 124: not within SECONDS; 125:
 # the machine ended without a result, and its console is printed.
 set -euo pipefail
 
 die() { echo "run-vm.sh: $*" >&2; exit 125; }
 [ $# -eq 4 ] || die "usage: run-vm.sh CACHE SHARE SECONDS COMMAND"
-cache=$1 share=$2 limit=$3
+cache=$1 share=$2 limit=$3 memory=${VM_MEMORY:-1024}
 [ -f "$cache/lock" ] || die "$cache: no image there: run make-image.sh first"
 [ -d "$share" ] || die "$share: no such directory"
 exec 9<"$cache/lock" # no image is made anew while machines run on it
@@ -52,7 +52,7 @@ launch() { # DISK FURTHER...
 	exec 4<>"$work/mon.in" 5<>"$work/mon.out" 6<>"$work/go.in" 7<>"$work/go.out"
 	: >"$work/out"
 	setpriv --pdeathsig KILL \
-	qemu-system-x86_64 -accel tcg,thread=multi,tb-size=256 -machine pc,usb=off,vmport=off -cpu max -smp 2 -m 1024 \
+	qemu-system-x86_64 -accel tcg,thread=multi,tb-size=256 -machine pc,usb=off,vmport=off -cpu max -smp 2 -m "$memory" \
 		-nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" -initrd "$cache/initrd" \
 		-append "root=/dev/vda rw console=hvc0 quiet loglevel=4 mitigations=off nokaslr audit=0 selinux=0 apparmor=0 no_timer_check tsc=reliable cryptomgr.notests random.trust_cpu=on net.ifnames=0 panic=-1 systemd.show_status=0" \
 		-drive "if=none,id=root,cache=unsafe,$disk" -device virtio-blk-pci,drive=root \
@@ -106,7 +106,7 @@ save() {
 	die "the booted machine could not be saved: $line"
 }
 
-state=$cache/state-$({ cat "$cache/stamp" "$0"; qemu-system-x86_64 --version; } | sha256sum | cut -c1-16)
+state=$cache/state-$({ cat "$cache/stamp" "$0"; echo "$memory"; qemu-system-x86_64 --version; } | sha256sum | cut -c1-16)
 exec 8>"$cache/state.lock"
 flock -w "$limit" 8 || late
 if [ ! -f "$state.ram" ]; then

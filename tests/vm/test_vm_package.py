@@ -46,25 +46,29 @@ getent passwd crucible
 systemd-analyze verify --man=no /lib/systemd/system/crucible-downstairs@.service && echo "units are in order"
 systemctl start systemd-tmpfiles-setup.service
 tb4 volume create 200 64M
-systemctl start tb4-vm@200
+systemctl start tb4-vm-connect@200
 until_true 20 is_well 200
 tb4 doctor 200 || echo "doctor: $?"
 echo "exporter: $(systemctl is-enabled tb4-exporter || true) $(systemctl is-active tb4-exporter || true)"
 echo "catalog: $(journalctl --list-catalog | grep -c 'tb4-gateway: ')"
 ls /usr/share/tb4/monitoring
 systemctl start tb4-exporter
+udevadm settle
+readlink -f /dev/tb4/vm-200-disk-0
+pids() { systemctl show -p MainPID --value tb4-vm@200.service tb4-vm-connect@200.service; }
+before=$(pids)
 exporter=$(systemctl show -p MainPID --value tb4-exporter)
-pid=$(systemctl show -p MainPID --value tb4-vm@200.service)
 dpkg -i new.deb >/dev/null
 systemctl is-active tb4-exporter
 [ "$exporter" != "$(systemctl show -p MainPID --value tb4-exporter)" ]
-[ "$pid" = "$(systemctl show -p MainPID --value tb4-vm@200.service)" ]
+[ "$before" = "$(pids)" ]
 is_well 200
-echo "the gateway outlives the upgrade"
+echo "gateway and keeper outlive the upgrade"
 systemctl restart tb4-vm@200
 until_true 20 is_well 200
 dpkg -r tb4-gateway >/dev/null
-systemctl is-active tb4-vm@200.service tb4-vm@200.socket tb4-exporter.service || true
+systemctl is-active tb4-vm@200.service tb4-vm@200.socket tb4-vm-connect@200.service tb4-exporter.service || true
+ls /sys/block/nbd0/pid || true
 grep -o '"released":true' /var/lib/tb4/claims/vm-200-disk-0.json
 dpkg -P tb4-gateway | grep kept
 ls /var/lib/tb4/volumes /etc/tb4/volumes/vm-200-disk-0.conf
@@ -79,7 +83,8 @@ find / -xdev -name '*tb4*' ! -path '/share/*' ! -path '/proc/*' ! -path '/sys/*'
         assert f"{line}\n" in output, output
     assert re.search(r"^crucible:.*:/usr/sbin/nologin$", output, re.M) and "units are in order" in output, output
     assert "doctor: 1\n" in output and re.search(r"^13 checks: 0 errors, \d warnings?$", output, re.M), output
-    assert "exporter: disabled inactive\ncatalog: 13\ntb4-dashboard.json\ntb4.rules.yml\nactive\n" in output, output
-    assert "outlives the upgrade\n" in output and output.count("\ninactive") == 3, output
+    assert "exporter: disabled inactive\ncatalog: 13\ntb4-dashboard.json\ntb4.rules.yml\n/dev/nbd0\nactive\n" in output, output
+    assert "gateway and keeper outlive the upgrade\n" in output and output.count("\ninactive") == 4, output
+    assert "ls: cannot access '/sys/block/nbd0/pid'" in output, output
     assert '"released":true\ntb4-gateway: kept, as there are data in it:' in output, output
     assert output.endswith("deleted vm-200-disk-0\n"), output  # nothing is left
