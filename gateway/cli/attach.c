@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "cleanup.h"
-#include "cli/attach-arguments.h"
+#include "cli/cli.h"
 #include "kernel/attach.h"
 #include "kernel/keeper.h"
 #include "log.h"
@@ -79,6 +79,26 @@ static int number_option(const struct cli *cli, enum option_id option, unsigned 
 	return 0;
 }
 
+/* The volume that the argument names, or all of a VM where it is a VMID without --disk. Returns an exit status. */
+static int find_volumes(const struct cli *cli, struct volumes *volumes)
+{
+	uint64_t vmid;
+	struct reason reason;
+	if (vmid_parse(cli->arguments[0], &vmid) == 0 && !has_option(cli, OPTION_DISK)) {
+		int status = load_volumes(cli, vmid, volumes);
+		if (volumes->count > 0)
+			return 0; /* damaged ones have been reported */
+		return status < 0 ? exit_status_for(status)
+						  : fail_text(EXIT_NO_INPUT, "VM %s has no volumes", cli->arguments[0]);
+	}
+	volumes->items = calloc(1, sizeof *volumes->items);
+	if (!volumes->items)
+		return fail_text(EXIT_INTERNAL, "out of memory");
+	volumes->count = 1;
+	int status = find_volume(cli, cli->arguments[0], &volumes->items[0], &reason);
+	return status < 0 ? fail(status, &reason) : 0;
+}
+
 int command_attach(struct cli *cli)
 {
 	CLEANUP(volumes_free) struct volumes volumes = { 0 };
@@ -88,7 +108,7 @@ int command_attach(struct cli *cli)
 	if (status == 0)
 		status = number_option(cli, OPTION_DEVICE, 0, DEVICE_MAX, &device);
 	if (status == 0)
-		status = attach_arguments(cli, &volumes);
+		status = find_volumes(cli, &volumes);
 	if (status == 0 && exactly && volumes.count > 1)
 		status = fail_text(EXIT_BAD_USAGE, "--device goes with one volume; VM %s has %zu: see --disk", cli->arguments[0], volumes.count);
 	if (status == 0 && has_option(cli, OPTION_KEEP) && (has_option(cli, OPTION_DRY_RUN) || has_option(cli, OPTION_JSON)))

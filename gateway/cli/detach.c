@@ -1,46 +1,68 @@
 #include <errno.h>
+#include <string.h>
 
 #include "cleanup.h"
-#include "cli/attach-arguments.h"
+#include "cli/cli.h"
 #include "kernel/attach.h"
 
-static int detach_one(const struct cli *cli, const struct volume *volume, struct json_object *list)
+/* What to detach. The volume files are not asked: they may be gone. */
+struct wanted {
+	uint64_t vmid; /* all of a VM, unless 0 */
+	char name[VOLUME_NAME_MAX];
+};
+
+static bool is_wanted(const struct wanted *wanted, const struct kernel_device *device)
 {
-	struct kernel_device device;
+	struct volume_name parsed;
+	const char *volume = device_volume(device);
+	if (wanted->vmid == 0)
+		return device_is_of(device, wanted->name);
+	return volume && volume_name_parse(volume, &parsed) == 0 && parsed.vmid == wanted->vmid;
+}
+
+static int detach_one(const struct cli *cli, const struct kernel_device *device, struct json_object *list)
+{
+	char path[DEVICE_PATH_MAX];
 	struct reason reason;
 	bool dry_run = has_option(cli, OPTION_DRY_RUN);
-	bool was_attached = device_find(DEVICE_SYSFS, volume->name, &device);
-	int status = was_attached && !dry_run ? attach_end(&cli->config, &device, has_option(cli, OPTION_FORCE), &reason) : 0;
+	int status = dry_run ? 0 : attach_end(&cli->config, device, has_option(cli, OPTION_FORCE), &reason);
 	if (status < 0)
 		return fail(status, &reason);
 	if (list) {
-		char path[DEVICE_PATH_MAX];
 		struct json_object *object = json_object_new_object();
-		json_add_text(object, "name", volume->name);
-		if (was_attached)
-			json_add_text(object, "device", device_path(device.number, path));
-		json_add_switch(object, "was_attached", was_attached);
+		json_add_text(object, "name", device_volume(device));
+		json_add_text(object, "device", device_path(device->number, path));
 		json_append(list, object);
-	} else if (was_attached) {
-		printf("%s %s from /dev/nbd%u\n", dry_run ? "would detach" : "detached", volume->name, device.number);
 	} else {
-		printf("%s is not attached\n", volume->name);
+		printf("%s %s from /dev/nbd%u\n", dry_run ? "would detach" : "detached", device_volume(device), device->number);
 	}
 	return 0;
 }
 
 int command_detach(struct cli *cli)
 {
-	CLEANUP(volumes_free) struct volumes volumes = { 0 };
-	int first = attach_arguments(cli, &volumes);
-	if (first)
-		return first;
-	struct json_object *list = has_option(cli, OPTION_JSON) ? json_object_new_array() : NULL;
-	for (size_t i = 0; i < volumes.count; i++) {
-		int status = detach_one(cli, &volumes.items[i], list);
-		first = first ? first : status;
+	struct wanted wanted = { .vmid = 0 };
+	struct kernel_device device;
+	struct reason reason;
+	bool json = has_option(cli, OPTION_JSON), any = false;
+	int first = 0;
+	if (has_option(cli, OPTION_DISK) || vmid_parse(cli->arguments[0], &wanted.vmid) < 0) {
+		int status = name_volume(cli, cli->arguments[0], wanted.name, &reason);
+		if (status < 0)
+			return fail(status, &reason);
 	}
-	if (!has_option(cli, OPTION_JSON))
+	struct json_object *list = json ? json_object_new_array() : NULL;
+	CLEANUP_CLOSEDIR DIR *dir = opendir(DEVICE_SYSFS);
+	while (dir && device_next(dir, DEVICE_SYSFS, &device)) {
+		if (!is_wanted(&wanted, &device))
+			continue;
+		int status = detach_one(cli, &device, list);
+		first = first ? first : status;
+		any = true;
+	}
+	if (!json && !any)
+		printf(wanted.vmid ? "nothing of VM %s is attached\n" : "%s is not attached\n", wanted.vmid ? cli->arguments[0] : wanted.name);
+	if (!json)
 		return first;
 	struct json_object *object = json_object_new_object();
 	json_add(object, "devices", list);

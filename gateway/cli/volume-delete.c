@@ -8,6 +8,7 @@
 #include "cli/create-regions.h"
 #include "cli/create.h"
 #include "cli/offline.h"
+#include "kernel/device.h"
 
 /* What holds the bytes. */
 static int destroy_bytes(const struct cli *cli, const struct volume *volume, struct reason *reason)
@@ -68,6 +69,9 @@ int command_volume_delete(struct cli *cli)
 	int status = find_volume(cli, cli->arguments[0], &volume, &reason);
 	if (status < 0)
 		return fail(status, &reason);
+	struct kernel_device device;
+	if (device_find(DEVICE_SYSFS, volume.name, &device))
+		return fail_text(EXIT_TRY_LATER, "%s: is attached, as /dev/nbd%u: tb4 detach it first", volume.name, device.number);
 	if (!dry_run && !has_option(cli, OPTION_YES)) {
 		if (!isatty(STDIN_FILENO))
 			return fail_text(EXIT_BAD_USAGE, "%s: not deleted: there is no terminal to ask on: use --yes",

@@ -161,7 +161,8 @@ static int replace_connections(const struct attach *attach, const struct connect
 int attach_refresh(const struct attach *attach, const struct kernel_device *device, struct reason *reason)
 {
 	CLEANUP(cleanup_connections) struct connections connections = { .count = 0 };
-	unsigned count = device->queues > attach->connections ? device->queues : attach->connections;
+	unsigned used = device_queues(DEVICE_SYSFS, device->number);
+	unsigned count = used > attach->connections ? used : attach->connections;
 	int status = connect_all(attach, count < ATTACH_CONNECTIONS_MAX ? count : ATTACH_CONNECTIONS_MAX, &connections, reason);
 	return status < 0 ? status : replace_connections(attach, &connections, device, reason);
 }

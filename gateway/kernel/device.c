@@ -39,7 +39,7 @@ static bool read_attribute(const char *sysfs, unsigned number, const char *name,
 	return end;
 }
 
-static unsigned count_queues(const char *sysfs, unsigned number)
+unsigned device_queues(const char *sysfs, unsigned number)
 {
 	char path[512];
 	unsigned count = 0;
@@ -59,7 +59,6 @@ void device_read(const char *sysfs, unsigned number, struct kernel_device *devic
 	if (!device->is_connected)
 		return;
 	device->pid = atoi(pid);
-	device->queues = count_queues(sysfs, number);
 	if (read_attribute(sysfs, number, "size", sectors, sizeof sectors))
 		device->size = strtoull(sectors, NULL, 10) * SYSFS_SECTOR;
 	read_attribute(sysfs, number, "backend", device->identifier, sizeof device->identifier);
@@ -71,16 +70,30 @@ bool device_is_of(const struct kernel_device *device, const char *volume)
 	return device->is_connected && strcmp(device->identifier, device_identifier(volume, identifier)) == 0;
 }
 
-bool device_find(const char *sysfs, const char *volume, struct kernel_device *device)
+const char *device_volume(const struct kernel_device *device)
 {
-	CLEANUP_CLOSEDIR DIR *dir = opendir(sysfs);
+	return strncmp(device->identifier, prefix, sizeof prefix - 1) == 0 ? device->identifier + sizeof prefix - 1 : NULL;
+}
+
+bool device_next(DIR *dir, const char *sysfs, struct kernel_device *device)
+{
 	const struct dirent *entry;
-	while (dir && (entry = readdir(dir))) {
+	while ((entry = readdir(dir))) {
 		unsigned number;
 		int used = 0;
 		if (sscanf(entry->d_name, "nbd%u%n", &number, &used) != 1 || entry->d_name[used] || number > DEVICE_MAX)
 			continue;
 		device_read(sysfs, number, device);
+		if (device->is_connected)
+			return true;
+	}
+	return false;
+}
+
+bool device_find(const char *sysfs, const char *volume, struct kernel_device *device)
+{
+	CLEANUP_CLOSEDIR DIR *dir = opendir(sysfs);
+	while (dir && device_next(dir, sysfs, device)) {
 		if (device_is_of(device, volume))
 			return true;
 	}
@@ -90,9 +103,9 @@ bool device_find(const char *sysfs, const char *volume, struct kernel_device *de
 /* Whose it is, for people. */
 static int refuse_taken(const struct kernel_device *device, const char *volume, struct reason *reason)
 {
-	if (strncmp(device->identifier, prefix, sizeof prefix - 1) == 0)
+	if (device_volume(device))
 		return reason_set(reason, -EBUSY, "%s: /dev/nbd%u is attached to volume %s: see --device in tb4(1)", volume,
-			device->number, device->identifier + sizeof prefix - 1);
+			device->number, device_volume(device));
 	return reason_set(reason, -EBUSY, "%s: /dev/nbd%u is connected to something else%s%s, by pid %d: it is left alone", volume,
 		device->number, device->identifier[0] ? ", " : "", device->identifier, device->pid);
 }

@@ -9,6 +9,7 @@
 #ifndef TB4_DEVICE_H
 #define TB4_DEVICE_H
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -23,7 +24,6 @@ struct kernel_device {
 	bool is_connected;
 	int pid; /* of the process that connected it, which may be gone */
 	uint64_t size; /* bytes */
-	unsigned queues; /* connections that it uses */
 	char identifier[DEVICE_IDENTIFIER_MAX]; /* empty: none, or one that is too long for ours */
 };
 
@@ -34,8 +34,15 @@ const char *device_identifier(const char *volume, char identifier[DEVICE_IDENTIF
 
 /* A device that does not exist is one that is not connected: the kernel makes it. */
 void device_read(const char *sysfs, unsigned number, struct kernel_device *device);
+/* How many connections a connected device uses. */
+unsigned device_queues(const char *sysfs, unsigned number);
 bool device_is_of(const struct kernel_device *device, const char *volume);
 
+/* The volume that it is attached to; NULL if tb4 has not connected it. The text is the device's. */
+const char *device_volume(const struct kernel_device *device);
+
+/* The next connected device of an opened `sysfs`, in no order. False behind the last. */
+bool device_next(DIR *dir, const char *sysfs, struct kernel_device *device);
 /* Finds the device that a volume is attached as. False if there is none. */
 bool device_find(const char *sysfs, const char *volume, struct kernel_device *device);
 

@@ -140,8 +140,8 @@ static int refused(const struct talk *talk, const char *export, uint8_t *text, u
 		if (text[i] < ' ' || text[i] == 0x7f)
 			text[i] = '?';
 	}
-	return length > 0 ? reason_set(talk->reason, -ENOENT, "%.*s", (int)length, (const char *)text)
-					  : reason_set(talk->reason, -ENOENT, "%s: the gateway refuses it", export);
+	return length > 0 ? reason_set(talk->reason, -ECONNREFUSED, "%.*s", (int)length, (const char *)text)
+					  : reason_set(talk->reason, -ECONNREFUSED, "%s: the gateway refuses it", export);
 }
 
 /* Replies to NBD_OPT_GO until its ACK. */

@@ -19,8 +19,8 @@ struct negotiated {
 };
 
 /* Connects to the unix socket `path` and chooses `export`. `wake`, if not negative, ends it with -EINTR when it becomes readable.
- * Returns 0; -ECONNREFUSED if nobody listens; -ETIMEDOUT after `limit_ms`; -EBADMSG if the server talks nonsense; -ENOENT with
- * the server's sentence if it refuses. */
+ * Returns 0; -ECONNREFUSED if nobody listens, or with the server's sentence if it refuses; -ETIMEDOUT after `limit_ms`;
+ * -EBADMSG if the server talks nonsense. */
 int negotiate(const char *path, const char *export, int wake, unsigned limit_ms, struct negotiated *result,
 	struct reason *reason);
 

@@ -91,7 +91,7 @@ def test_nonsense_of_a_server_is_refused_in_one_line(attach, answer, said):
 
 
 def test_refusal_of_the_gateway_is_shown_without_its_control_characters(attach):
-    refused(attach(GREETING + reply(wire.ERR_UNKNOWN, b"vm-200-disk-0: gone\x1b[2J\n")), 66, r"vm-200-disk-0: gone\?\[2J\?$")
+    refused(attach(GREETING + reply(wire.ERR_UNKNOWN, b"vm-200-disk-0: gone\x1b[2J\n")), 69, r"vm-200-disk-0: gone\?\[2J\?$")
 
 
 def test_server_that_hangs_up(attach):
@@ -107,8 +107,10 @@ def test_dry_run_names_the_device_of_the_scheme_and_asks_nobody(node):
     assert node.tb4("attach", "vm-217-disk-0", "--device", "3", "--dry-run") == "vm-217-disk-0 is to be /dev/nbd3\n"
     assert node.tb4_json("attach", "217", "--dry-run") == {
         "devices": [{"name": "vm-217-disk-0", "device": "/dev/nbd17", "size": 1 << 20, "was_attached": False}], "dry_run": True}
-    assert node.tb4("detach", "217") == "vm-217-disk-0 is not attached\n"
-    assert node.tb4_json("detach", "217")["devices"] == [{"name": "vm-217-disk-0", "was_attached": False}]
+    assert node.tb4("detach", "217") == "nothing of VM 217 is attached\n"
+    assert node.tb4("detach", "217", "--disk", "3") == "vm-217-disk-3 is not attached\n"
+    assert node.tb4_json("detach", "vm-999-disk-0") == {"devices": [], "dry_run": False}
+    refused(node.tb4("detach", "nonsense", check=False), 64, "nonsense")
 
 
 def test_vmid_means_all_volumes_of_the_vm(node):

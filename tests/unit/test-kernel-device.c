@@ -69,7 +69,7 @@ static void sysfs_is_read_as_it_stands(void **state)
 	assert_true(device.is_connected);
 	assert_int_equal(device.pid, 4711);
 	assert_int_equal(device.size, 64 << 20);
-	assert_int_equal(device.queues, 2);
+	assert_int_equal(device_queues(sysfs, 3), 2);
 	assert_true(device_is_of(&device, "vm-203-disk-0"));
 	assert_false(device_is_of(&device, "vm-203-disk-00"));
 	assert_false(device_is_of(&device, "vm-203-disk-"));

@@ -124,8 +124,9 @@ readlink -f /dev/tb4/vm-202-disk-0
 sleep 60 </dev/nbd105 &
 tb4 detach 202 || echo "refused: $?"
 kill $!; wait $! || true
+tb4 volume delete 202 --yes || echo "refused: $?"
 tb4 detach 202
-tb4 detach 202
+tb4 detach vm-202-disk-0
 tb4 detach 201
 nbd-client -unix /run/tb4/202/nbd.sock -N vm-202-disk-0 /dev/nbd1 >/dev/null 2>&1
 until_true 10 test -e /sys/block/nbd1/pid
@@ -148,10 +149,12 @@ until_true 10 is_quiet 1
     assert "tb4: vm-202-disk-0: /dev/nbd1 is attached to volume vm-201-disk-0: see --device in tb4(1)\nrefused: 75\n" in output, output
     assert "tb4: vm-201-disk-0: is attached already, as /dev/nbd1\nrefused: 75\n" in output
     assert "vm-202-disk-0 is to be /dev/nbd2\nvm-202-disk-0 is /dev/nbd105\n/dev/nbd105\n" in output
-    assert re.search(r"tb4: /dev/nbd105: open in pid \d+ \(sleep\)\nrefused: 75\ndetached vm-202-disk-0 from /dev/nbd105\n"
+    assert re.search(r"tb4: /dev/nbd105: open in pid \d+ \(sleep\)\nrefused: 75\n"
+                     r"tb4: vm-202-disk-0: is attached, as /dev/nbd105: tb4 detach it first\nrefused: 75\n"
+                     r"detached vm-202-disk-0 from /dev/nbd105\n"
                      r"vm-202-disk-0 is not attached\ndetached vm-201-disk-0 from /dev/nbd1\n", output), output
     assert re.search(r"tb4: vm-201-disk-0: /dev/nbd1 is connected to something else, by pid \d+: it is left alone\nrefused: 75\n"
-                     r"vm-201-disk-0 is not attached\nthe other one is untouched\n", output), output
+                     r"nothing of VM 201 is attached\nthe other one is untouched\n", output), output
     assert "vm-201-disk-0 is /dev/nbd1\n1\n" in output
     assert "tb4: /run/tb4/201/nbd.sock: no gateway answers: No such file or directory\nrefused: 69\n" in output
     assert output.endswith("tb4: /dev/nbd2: not permitted: needs CAP_SYS_ADMIN\nrefused: 77\n"), output
