@@ -18,7 +18,7 @@
 #include "monotonic.h"
 
 enum {
-	CHECK_MS = 5000, /* for what no event tells: that somebody took the device away, or that the volume was resized */
+	CHECK_MS = 10000, /* for what no event tells: that somebody took the device away, or that the volume was resized */
 	PAUSE_FIRST_MS = 5, /* before a gateway is tried again, doubled each time */
 	PAUSE_MAX_MS = 1000,
 	STACK_SIZE = 256 << 10,
@@ -48,7 +48,7 @@ struct kept {
 	struct timespec volume_file; /* when it was changed last */
 	uint64_t wanted_size;
 	int64_t cut_since;
-	char said[sizeof((struct reason *)0)->text]; /* what was logged last about not getting on */
+	struct reason said; /* what was logged last about not getting on */
 };
 
 static void set_state(struct kept *kept, enum kept_state state)
@@ -61,9 +61,9 @@ static void set_state(struct kept *kept, enum kept_state state)
 /* Says why it does not get on, once for each reason. */
 static void complain(struct kept *kept, const struct reason *reason)
 {
-	if (strcmp(kept->said, reason->text) != 0)
+	if (strcmp(kept->said.text, reason->text) != 0)
 		log_warning("%s", reason->text);
-	memcpy(kept->said, reason->text, sizeof kept->said);
+	kept->said = *reason;
 }
 
 static int attach_first(struct kept *kept, struct reason *reason)
@@ -109,7 +109,7 @@ static bool refresh(struct kept *kept)
 	if (atomic_load(&kept->state) == KEPT_CUT && kept->cut_since)
 		log_info("%s: /dev/nbd%u is connected again, after %.2f s", kept->attach.volume->name, kept->device.number,
 			(double)(now_ms() - kept->cut_since) / 1000);
-	kept->said[0] = '\0';
+	kept->said.text[0] = '\0';
 	set_state(kept, KEPT_CONNECTED);
 	return true;
 }
