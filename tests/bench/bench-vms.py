@@ -37,8 +37,8 @@ for vms in STAGES; do
 		units="$units tb4-vm-connect@$((200 + i))"
 	done
 	begin=$(now)
-	systemctl start $units
-	until_true 600 are_connected $vms
+	systemctl start --no-block $units
+	until_true 1200 are_connected $vms
 	end=$(now)
 	for ((i = 0; i < vms; i++)); do grep -q "^tb4/vm-$((200 + i))-disk-0$" /sys/block/nbd$i/backend; done
 	sleep 15
