@@ -75,7 +75,7 @@ ls /var/lib/tb4/volumes /etc/tb4/volumes/vm-200-disk-0.conf
 dpkg -i new.deb >/dev/null
 tb4 volume delete vm-200-disk-0 --yes
 rm -rf /var/lib/tb4/claims
-dpkg -P tb4-gateway | grep kept || true
+dpkg -P tb4-gateway 2>&1 | grep kept || true
 find / -xdev -name '*tb4*' ! -path '/share/*' ! -path '/proc/*' ! -path '/sys/*' ! -path '/run/*' || true
 """, 200)
     for line in ("/run/tb4 755 root", "/etc/tb4 755 root", "/etc/tb4/volumes 755 root", "/etc/tb4/downstairs 700 root",
