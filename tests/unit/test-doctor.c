@@ -90,9 +90,9 @@ static void test_nbd_module(void **state)
 {
 	(void)state;
 	struct doctor doctor = doctor_of_scratch();
-	put("/sys/module/nbd/parameters/max_part", "0\n");
-	expect(check_modules, &doctor, SEVERITY_WARNING, "nbd", "max_part=0");
 	put("/sys/module/nbd/parameters/max_part", "16\n");
+	expect(check_modules, &doctor, SEVERITY_WARNING, "nbd", "max_part=16");
+	put("/sys/module/nbd/parameters/max_part", "0\n");
 	expect(check_modules, &doctor, SEVERITY_OK, NULL, NULL);
 }
 

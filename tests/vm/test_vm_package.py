@@ -70,7 +70,7 @@ dpkg -r tb4-gateway >/dev/null
 systemctl is-active tb4-vm@200.service tb4-vm@200.socket tb4-vm-connect@200.service tb4-exporter.service || true
 ls /sys/block/nbd0/pid || true
 grep -o '"released":true' /var/lib/tb4/claims/vm-200-disk-0.json
-dpkg -P tb4-gateway | grep kept
+dpkg -P tb4-gateway 2>&1 | grep kept
 ls /var/lib/tb4/volumes /etc/tb4/volumes/vm-200-disk-0.conf
 dpkg -i new.deb >/dev/null
 tb4 volume delete vm-200-disk-0 --yes
