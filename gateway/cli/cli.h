@@ -53,6 +53,7 @@ enum option_id {
 	OPTION_YES,
 	OPTION_COUNT,
 };
+_Static_assert(OPTION_COUNT <= 32, "struct command has a bit for each");
 
 struct option_info {
 	const char *name;  /* with its dashes */
