@@ -30,7 +30,8 @@ void check_modules(const struct doctor *doctor, struct report *report)
 	if (!host_has(host, "/sys/module/nbd"))
 		return; /* loaded when a device is wanted */
 	if (host_numbers(host, "/sys/module/nbd/parameters/max_part", &max_part, 1) == 1 && max_part > 0) {
-		FOUND_WARNING(report, "nbd", "loaded with max_part=%" PRIu64 ": the kernel looks for partitions on the disks of guests", max_part);
+		FOUND_WARNING(report, "nbd", "loaded with max_part=%" PRIu64 ": the kernel looks for partitions on the disks of guests",
+			max_part);
 		report_next(report, "modprobe -r nbd; modprobe nbd, which takes nbds_max=100 max_part=0 from modprobe.d");
 	}
 }

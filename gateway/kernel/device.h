@@ -1,8 +1,8 @@
 /* device.h: which of the kernel's NBD devices is whose, as sysfs shows it.
  *
- * A volume's device has the identifier "tb4/VOLUME", which the kernel keeps since its version 5.14 and udev makes its name of. Nothing is done to a device
- * that is connected under another one or under none, and the kernel itself refuses a change under the wrong one: what is read
- * here may have changed a moment later, and is then caught there.
+ * A volume's device has the identifier "tb4/VOLUME", which the kernel keeps since its version 5.14 and udev makes its name
+ * of. Nothing is done to a device that is connected under another one or under none, and the kernel itself refuses a change
+ * under the wrong one: what is read here may have changed a moment later, and is then caught there.
  *
  * `sysfs` is /sys/block, or what tests put in its place.
  */

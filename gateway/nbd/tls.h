@@ -7,8 +7,9 @@
  * A client shows a certificate that the authority has signed, for clients and valid now, or proves that it has a key of
  * the PSK file; there is no other way in. Which exports it may see is asked by name: nbd_tls_peer_is().
  *
- * The loop's thread only, but for nbd_credentials_open(). Lengths in bytes. Errors are negative errno: -EAGAIN, wait for the socket; -ECONNRESET, the peer
- * is gone; -EPROTO, nbd_tls_fault() says why in words. After any but -EAGAIN nothing is left but nbd_tls_close().
+ * The loop's thread only, but for nbd_credentials_open(). Lengths in bytes. Errors are negative errno: -EAGAIN, wait for the
+ * socket; -ECONNRESET, the peer is gone; -EPROTO, nbd_tls_fault() says why in words. After any but -EAGAIN nothing is left
+ * but nbd_tls_close().
  */
 #ifndef TB4_NBD_TLS_H
 #define TB4_NBD_TLS_H

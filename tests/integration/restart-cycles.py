@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """A guest over restarts of its gateway, planned ones and kill -9: no error, and how long it waits (R3, R4, R5).
 
-usage: restart-cycles.py COUNT [SEED]        (TB4_BUILD chooses the build)
+usage: restart-cycles.py COUNT [SEED [file|own|upstream]]        (TB4_BUILD chooses the build)
 
 QEMU's own NBD client (qemu-storage-daemon with reconnect-delay, as a VM's disk has it) is between the load and the gateway;
 the gateway's socket is held over its restarts, as systemd does. nbd-history writes and reads with several requests in flight and
-checks every byte. Beside it one request of 4 KiB after the other is timed: the longest around a restart is the stall of
+checks every byte. The volume is a file on tmpfs, or lies on three downstairs, ours or upstream's. Beside it one request of 4 KiB after the other is timed: the longest around a restart is the stall of
 it. Planned restarts (SIGTERM, started again when it has ended) and kills (started again after 100 ms, as RestartSec says)
 take turns.
 
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from support import wire  # noqa: E402
 from support.node import TOOLS, Node, wait_until  # noqa: E402
+from support.volume import Volume  # noqa: E402
 
 RESTART_SEC = 0.1
 NAME = "vm-200-disk-0"
@@ -86,13 +87,19 @@ def figures(stalls):
 def main():
     count = int(sys.argv[1])
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.randrange(1 << 32)
+    kind = sys.argv[3] if len(sys.argv) > 3 else "file"
     dice = random.Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="tb4-restarts-"))
     memory = tempfile.mkdtemp(prefix="tb4-restarts-", dir="/dev/shm")
-    node, processes, stalls, began = Node(directory, data_dir=memory), [], {True: [], False: []}, time.monotonic()
+    node, volume, processes = Node(directory, data_dir=memory), None, []
+    stalls, began = {True: [], False: []}, time.monotonic()
     guest, stop_file = str(node.run_dir / "guest.sock"), directory / "stop"
     try:
-        node.create(200, "32M")
+        if kind == "file":
+            node.create(200, "32M")
+        else:
+            volume = Volume(Path(memory), kind, extents=32)
+            node.tb4("volume", "create", 200, volume.size, "--backend", "crucible", *volume.target_options)
         listener = node.own_socket()
         gateway = node.spawn_with([listener]).wait_for("serving")
         processes.append(start_qemu(gateway.socket, guest))
@@ -122,6 +129,8 @@ def main():
             process.kill()
             process.wait()
         node.close()
+        if volume:
+            volume.close()
         shutil.rmtree(directory, ignore_errors=True)
         shutil.rmtree(memory, ignore_errors=True)
     print(f"{count} restarts, 0 errors, {re.match('[0-9]+', out)[0]} operations, stall (p50/p99/max) planned {figures(stalls[True])}, "
