@@ -61,10 +61,21 @@ static void judge_file(const struct doctor *doctor, const char *path, struct rep
 	gnutls_free(certificates);
 }
 
+/* [tls]; whether they can be used says `tb4 check`. */
+static void check_own(const struct doctor *doctor, struct report *report)
+{
+	const struct nbd_credential_files *files = &doctor->config.tls;
+	if (files->authority)
+		judge_file(doctor, files->authority, report);
+	if (files->certificate)
+		judge_file(doctor, files->certificate, report);
+}
+
 void check_certificates(const struct doctor *doctor, struct report *report)
 {
 	const struct config *config = &doctor->config;
 	char why[300];
+	check_own(doctor, report);
 	if (!config->tls_authority || !config->tls_certificate || !config->tls_key)
 		return;
 	size_t before = report->counts[SEVERITY_ERROR];

@@ -45,7 +45,8 @@ static void check_config(const char *path, const struct config *config, struct f
 	size_t count;
 	if (config->listen && listen_check_address(config->listen, config_has_tls(config), &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "[nbd] listen"), "%s", reason.text);
-	if (listen_check_http(config->exporter_listen, &reason) < 0)
+	/* a default, which is not there where memory was short */
+	if (config->exporter_listen && listen_check_http(config->exporter_listen, &reason) < 0)
 		faults_add(faults, path, settings_line_of(path, "[exporter] listen"), "%s", reason.text);
 	struct nbd_credentials *credentials = NULL;
 	if (config_has_tls(config) && nbd_credentials_open(&config->tls, &credentials, &reason) < 0)

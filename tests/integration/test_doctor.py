@@ -195,6 +195,16 @@ def test_certificates(make_node, tmp_path):
                for line in found(node, "certificates"))
 
 
+def test_certificate_of_the_nbd_server(node, tmp_path):
+    node.tb4("cert", "init", "--dir", tmp_path / "ca")
+    node.tb4("cert", "node", "near", "--dir", tmp_path / "ca", "--days", 5)
+    near = tmp_path / "ca" / "near"
+    node.write_config(f"[tls]\nauthority = {near}/ca-cert.pem\ncertificate = {near}/server-cert.pem\n"
+                      f"key = {near}/server-key.pem\n")
+    line, = found(node, "certificates")
+    assert re.search(r"^warning: .*server-cert.pem: the certificate expires in [45] days", line)
+
+
 def test_sleds(node, sleds):  # noqa: F811
     node.write_config(sleds.settings())
     create(node)
