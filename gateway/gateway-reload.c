@@ -62,13 +62,9 @@ static void limit_vm(struct gateway *gateway, const struct limits *limits)
 int gateway_read_limits(struct gateway *gateway, struct reason *reason)
 {
 	CLEANUP(vm_free) struct vm vm = { 0 };
-	struct faults faults = { 0 };
-	int status = vm_read(gateway->config, gateway->vmid, &vm, &faults);
+	int status = vm_load(gateway->config, gateway->vmid, &vm, reason);
 	if (status == 0)
 		limit_vm(gateway, &vm.limits);
-	else
-		faults_reason(&faults, reason);
-	faults_free(&faults);
 	return status;
 }
 

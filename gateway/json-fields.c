@@ -130,6 +130,12 @@ bool json_number(struct json_object *object, const char *name, uint64_t *number)
 	return true;
 }
 
+uint64_t json_number_or_zero(struct json_object *object, const char *name)
+{
+	uint64_t number;
+	return json_number(object, name, &number) ? number : 0;
+}
+
 bool json_switch(struct json_object *object, const char *name, bool *value)
 {
 	struct json_object *field;

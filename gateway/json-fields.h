@@ -31,6 +31,8 @@ const char *json_text_or_null(struct json_object *object, const char *name);
 const char *json_text_or(struct json_object *object, const char *name, const char *otherwise);
 /* An item of a field that is an array; NULL behind its end, or if the field is absent or no array. */
 struct json_object *json_item_or_null(struct json_object *object, const char *name, size_t index);
+/* 0 if it is absent, or no number. */
+uint64_t json_number_or_zero(struct json_object *object, const char *name);
 bool json_number(struct json_object *object, const char *name, uint64_t *number);
 bool json_switch(struct json_object *object, const char *name, bool *value);
 

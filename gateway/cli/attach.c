@@ -64,21 +64,6 @@ static int attach_all(const struct cli *cli, const struct attach *attaches, size
 	return first ? first : printed;
 }
 
-/* A number of an option, between 1 (or 0) and a maximum; `otherwise` if it is not given. Returns a status. */
-static int number_option(const struct cli *cli, enum option_id option, unsigned minimum, unsigned maximum, unsigned *number)
-{
-	const char *text = cli->values[option];
-	char *end;
-	if (!text)
-		return 0;
-	errno = 0;
-	unsigned long value = strtoul(text, &end, 10);
-	if (errno || text[0] < '0' || text[0] > '9' || *end || value < minimum || value > maximum)
-		return fail_text(EXIT_BAD_USAGE, "%s %s: not a number from %u to %u", option_infos[option].name, text, minimum, maximum);
-	*number = (unsigned)value;
-	return 0;
-}
-
 /* The volume that the argument names, or all of a VM where it is a VMID without --disk. Returns an exit status. */
 static int find_volumes(const struct cli *cli, struct volumes *volumes)
 {
@@ -102,13 +87,13 @@ static int find_volumes(const struct cli *cli, struct volumes *volumes)
 int command_attach(struct cli *cli)
 {
 	CLEANUP(volumes_free) struct volumes volumes = { 0 };
-	unsigned connections = attach_connections(&cli->config), device = 0;
+	uint64_t connections = attach_connections(&cli->config), device = 0;
+	struct reason reason;
 	bool exactly = has_option(cli, OPTION_DEVICE);
-	int status = number_option(cli, OPTION_CONNECTIONS, 1, ATTACH_CONNECTIONS_MAX, &connections);
+	int status = number_option(cli, OPTION_CONNECTIONS, 1, ATTACH_CONNECTIONS_MAX, &connections, &reason);
 	if (status == 0)
-		status = number_option(cli, OPTION_DEVICE, 0, DEVICE_MAX, &device);
-	if (status == 0)
-		status = find_volumes(cli, &volumes);
+		status = number_option(cli, OPTION_DEVICE, 0, DEVICE_MAX, &device, &reason);
+	status = status < 0 ? fail(status, &reason) : find_volumes(cli, &volumes);
 	if (status == 0 && exactly && volumes.count > 1)
 		status = fail_text(EXIT_BAD_USAGE, "--device goes with one volume; VM %s has %zu: see --disk", cli->arguments[0], volumes.count);
 	if (status == 0 && has_option(cli, OPTION_KEEP) && (has_option(cli, OPTION_DRY_RUN) || has_option(cli, OPTION_JSON)))
@@ -122,9 +107,9 @@ int command_attach(struct cli *cli)
 		attaches[i] = (struct attach){
 			.config = &cli->config,
 			.volume = &volumes.items[i],
-			.number = device,
+			.number = (unsigned)device,
 			.exactly = exactly,
-			.connections = connections,
+			.connections = (unsigned)connections,
 			.wake = -1,
 		};
 		if (!exactly && !volume_device(&volumes.items[i], &attaches[i].number))

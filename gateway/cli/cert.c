@@ -247,11 +247,10 @@ static int make_node(const struct cli *cli, const struct cert_places *places, co
 
 static int take_order(const struct cli *cli, struct certificate_order *order, struct reason *reason)
 {
-	const char *days = cli->values[OPTION_DAYS];
+	uint64_t days = NODE_DAYS;
 	*order = (struct certificate_order){
 		.name = cli->arguments[0],
 		.addresses = cli->values[OPTION_ADDRESS],
-		.days = NODE_DAYS,
 	};
 	if (!is_node_name(order->name))
 		return reason_set(reason, -EINVAL, "%s: not a name of 1 to %d letters, digits, . and -", order->name,
@@ -259,14 +258,9 @@ static int take_order(const struct cli *cli, struct certificate_order *order, st
 	if (order->addresses && order->addresses[strspn(order->addresses, LETTERS ".:-, ")] != '\0')
 		return reason_set(reason, -EINVAL, "--address %s: neither names nor addresses, separated by commas",
 			order->addresses);
-	if (days) {
-		char *end;
-		unsigned long number = strtoul(days, &end, 10);
-		if (days[0] < '0' || days[0] > '9' || *end || number == 0 || number > DAYS_MAX)
-			return reason_set(reason, -EINVAL, "--days %s: not a number from 1 to %d", days, DAYS_MAX);
-		order->days = (unsigned)number;
-	}
-	return 0;
+	int status = number_option(cli, OPTION_DAYS, 1, DAYS_MAX, &days, reason);
+	order->days = (unsigned)days;
+	return status;
 }
 
 int command_cert_node(struct cli *cli)

@@ -29,17 +29,18 @@ static void print(const struct faults *faults)
 int command_check(struct cli *cli)
 {
 	struct faults faults = { 0 };
-	size_t count;
-	int status = configuration_check(cli->values[OPTION_CONFIG], &cli->config, &faults, &count);
+	struct volumes volumes;
+	int status = configuration_check(cli->values[OPTION_CONFIG], &cli->config, &faults, &volumes);
 	int printed = 0;
 	if (has_option(cli, OPTION_JSON))
-		printed = print_json(to_json(&faults, count));
+		printed = print_json(to_json(&faults, volumes.count));
 	else if (faults.count > 0)
 		print(&faults);
 	else if (status == 0)
-		printf("no faults: %zu volumes in %s\n", count, cli->config.volume_dir);
+		printf("no faults: %zu volumes in %s\n", volumes.count, cli->config.volume_dir);
 	bool has_faults = faults.count > 0;
 	faults_free(&faults);
+	volumes_free(&volumes);
 	config_free(&cli->config);
 	if (status < 0)
 		return fail_text(EXIT_INTERNAL, "out of memory");

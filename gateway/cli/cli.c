@@ -9,6 +9,8 @@
 #include "control/control-client.h"
 #include "log.h"
 
+enum { DISK_MAX = 9999 };
+
 int fail(int error, const struct reason *reason)
 {
 	log_error("%s", reason->text);
@@ -32,6 +34,22 @@ int fail_text(int status, const char *format, ...)
 	return status;
 }
 
+int number_option(const struct cli *cli, enum option_id option, uint64_t minimum, uint64_t maximum, uint64_t *number,
+	struct reason *reason)
+{
+	const char *text = cli->values[option];
+	char *end;
+	if (!text)
+		return 0;
+	errno = 0;
+	unsigned long long value = strtoull(text, &end, 10);
+	if (text[0] < '0' || text[0] > '9' || *end || errno || value < minimum || value > maximum)
+		return reason_set(reason, -EINVAL, "%s %s: not a number from %llu to %llu", option_infos[option].name, text,
+			(unsigned long long)minimum, (unsigned long long)maximum);
+	*number = value;
+	return 0;
+}
+
 int print_json(struct json_object *object)
 {
 	CLEANUP_JSON struct json_object *owned = object;
@@ -51,25 +69,20 @@ int name_volume(const struct cli *cli, const char *argument, char name[VOLUME_NA
 	struct reason *reason)
 {
 	uint64_t vmid, disk = 0;
-	const char *number = cli->values[OPTION_DISK];
 	struct volume_name parsed;
 	if (vmid_parse(argument, &vmid) < 0) {
 		if (volume_name_parse(argument, &parsed) < 0)
 			return reason_set(reason, -EINVAL,
 				"%s: neither the name of a volume, such as vm-200-disk-0, nor a VMID", argument);
-		if (number)
+		if (has_option(cli, OPTION_DISK))
 			return reason_set(reason, -EINVAL, "--disk goes with a VMID, not with a name");
 		snprintf(name, VOLUME_NAME_MAX, "%s", argument);
 		return 0;
 	}
-	if (number) {
-		char *end;
-		disk = strtoul(number, &end, 10);
-		if (number[0] < '0' || number[0] > '9' || *end || disk > 9999)
-			return reason_set(reason, -EINVAL, "--disk %s: not a number from 0 to 9999", number);
-	}
-	volume_name_of_disk(vmid, (unsigned)disk, name);
-	return 0;
+	int status = number_option(cli, OPTION_DISK, 0, DISK_MAX, &disk, reason);
+	if (status == 0)
+		volume_name_of_disk(vmid, (unsigned)disk, name);
+	return status;
 }
 
 int find_volume(
@@ -146,6 +159,16 @@ int change_while_served(const struct cli *cli, const struct volume *volume, stru
 }
 
 /* Text */
+
+struct json_object *volume_in_status(struct json_object *status, const char *name)
+{
+	struct json_object *one;
+	for (size_t i = 0; (one = json_item_or_null(status, "volumes", i)); i++) {
+		if (strcmp(json_text_or(one, "name", ""), name) == 0)
+			return one;
+	}
+	return NULL;
+}
 
 const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX])
 {

@@ -97,6 +97,10 @@ int fail_text(int status, const char *format, ...) __attribute__((format(printf,
 /* The same for a change that a gateway was asked for: `refused` is the exit status it gave, or 0. */
 int fail_change(int refused, int error, const struct reason *reason);
 
+/* The number that an option gives, from `minimum` to `maximum`; left alone if the option is not given. 0 or -EINVAL. */
+int number_option(const struct cli *cli, enum option_id option, uint64_t minimum, uint64_t maximum, uint64_t *number,
+	struct reason *reason);
+
 /* Prints a JSON object on standard output and frees it; NULL: out of memory. Returns a status. */
 int print_json(struct json_object *object);
 
@@ -125,6 +129,9 @@ int change_by_gateway(const struct cli *cli, uint64_t vmid, struct json_object *
 /* The same where only a gateway can do it: -ECONNREFUSED comes with advice to start one. */
 int change_while_served(const struct cli *cli, const struct volume *volume, struct json_object *request,
 	int *exit_status, struct json_object **answer, struct reason *reason);
+
+/* A volume in what a gateway answers to "status"; NULL if it is not there. */
+struct json_object *volume_in_status(struct json_object *status, const char *name);
 
 /* Bytes for people, about three digits: "51.2 GiB". */
 const char *size_for_people(uint64_t bytes, char text[SIZE_TEXT_MAX]);

@@ -1,9 +1,6 @@
 /* limits.c: `tb4 volume limit` and `tb4 limit`: how much a volume, or a VM as a whole, may use. They are stored, and a gateway
  * that runs is told to read them. */
-#include <ctype.h>
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "cleanup.h"
 #include "cli/cli.h"
@@ -14,27 +11,13 @@ static bool changes(const struct cli *cli)
 	return has_option(cli, OPTION_IOPS) || has_option(cli, OPTION_BYTES_PER_SECOND) || has_option(cli, OPTION_BURST);
 }
 
-static int parse_number(const char *option, const char *text, uint64_t minimum, uint64_t maximum, uint64_t *number,
-	struct reason *reason)
-{
-	char *end;
-	errno = 0;
-	unsigned long long value = strtoull(text, &end, 10);
-	if (!isdigit((unsigned char)text[0]) || *end || errno || value < minimum || value > maximum)
-		return reason_set(reason, -EINVAL, "%s %s: not a number from %llu to %llu", option, text,
-			(unsigned long long)minimum, (unsigned long long)maximum);
-	*number = value;
-	return 0;
-}
-
 /* What the options say; the others stay. */
 static int change(const struct cli *cli, struct limits *limits, struct reason *reason)
 {
-	const char *iops = cli->values[OPTION_IOPS], *bytes = cli->values[OPTION_BYTES_PER_SECOND];
-	const char *burst = cli->values[OPTION_BURST];
-	int status = iops ? parse_number("--iops", iops, 0, LIMITS_IOPS_MAX, &limits->iops, reason) : 0;
-	if (status == 0 && burst)
-		status = parse_number("--burst", burst, 1, LIMITS_BURST_MAX, &limits->burst, reason);
+	const char *bytes = cli->values[OPTION_BYTES_PER_SECOND];
+	int status = number_option(cli, OPTION_IOPS, 0, LIMITS_IOPS_MAX, &limits->iops, reason);
+	if (status == 0)
+		status = number_option(cli, OPTION_BURST, 1, LIMITS_BURST_MAX, &limits->burst, reason);
 	if (status == 0 && bytes && size_parse(bytes, &limits->bytes_per_second) < 0)
 		status = reason_set(reason, -EINVAL, "--bytes-per-second %s: not a size such as 100M", bytes);
 	return status;
@@ -53,20 +36,10 @@ static int store_of_volume(const struct cli *cli, struct volume *volume, struct 
 	return status;
 }
 
-static int load_vm(const struct cli *cli, uint64_t vmid, struct vm *vm, struct reason *reason)
-{
-	struct faults faults = { 0 };
-	int status = vm_read(&cli->config, vmid, vm, &faults);
-	if (status < 0)
-		faults_reason(&faults, reason);
-	faults_free(&faults);
-	return status;
-}
-
 static int store_of_vm(const struct cli *cli, uint64_t vmid, struct vm *vm, struct reason *reason)
 {
 	CLEANUP_CLOSE int lock = volumes_lock(&cli->config, reason);
-	int status = lock < 0 ? lock : load_vm(cli, vmid, vm, reason);
+	int status = lock < 0 ? lock : vm_load(&cli->config, vmid, vm, reason);
 	if (status == 0)
 		status = change(cli, &vm->limits, reason);
 	if (status == 0 && !has_option(cli, OPTION_DRY_RUN))
@@ -131,7 +104,7 @@ int command_limit(struct cli *cli)
 	int refused = 0;
 	if (vmid_parse(cli->arguments[0], &vmid) < 0)
 		return fail_text(EXIT_BAD_USAGE, "%s: not the number of a VM: see tb4 volume limit", cli->arguments[0]);
-	int status = changes(cli) ? store_of_vm(cli, vmid, &vm, &reason) : load_vm(cli, vmid, &vm, &reason);
+	int status = changes(cli) ? store_of_vm(cli, vmid, &vm, &reason) : vm_load(&cli->config, vmid, &vm, &reason);
 	if (status == 0 && changes(cli) && !has_option(cli, OPTION_DRY_RUN))
 		status = tell_gateway(cli, vmid, &refused, &reason);
 	snprintf(name, sizeof name, "VM %llu", (unsigned long long)vmid);

@@ -16,27 +16,17 @@ static const char *text_at(struct json_object *answer, const char *field, size_t
 	return item && json_object_is_type(item, json_type_string) ? json_object_get_string(item) : NULL;
 }
 
-static struct json_object *find(struct json_object *status, const char *name)
-{
-	struct json_object *one;
-	for (size_t i = 0; (one = json_item_or_null(status, "volumes", i)); i++) {
-		if (strcmp(json_text_or(one, "name", ""), name) == 0)
-			return one;
-	}
-	return NULL;
-}
-
 /* How many volumes have not come to where they go. */
 static unsigned count_under_way(struct json_object *answer, struct json_object *status)
 {
 	const char *name;
 	unsigned count = 0;
 	for (size_t i = 0; (name = text_at(answer, "added", i)); i++) {
-		struct json_object *one = find(status, name);
+		struct json_object *one = volume_in_status(status, name);
 		count += one && strcmp(json_text_or(one, "state", ""), "starting") == 0;
 	}
 	for (size_t i = 0; (name = text_at(answer, "removed", i)); i++)
-		count += find(status, name) != NULL;
+		count += volume_in_status(status, name) != NULL;
 	return count;
 }
 
@@ -95,7 +85,7 @@ static int report_failures(struct json_object *answer, struct json_object *statu
 	const char *text;
 	int result = 0;
 	for (size_t i = 0; (text = text_at(answer, "added", i)); i++) {
-		struct json_object *one = status ? find(status, text) : NULL;
+		struct json_object *one = status ? volume_in_status(status, text) : NULL;
 		if (one && strcmp(json_text_or(one, "state", ""), "failed") == 0)
 			result = fail_text(EXIT_DEGRADED, "%s", json_text_or(one, "reason", text));
 	}

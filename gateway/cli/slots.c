@@ -108,10 +108,6 @@ struct json_object *look_at_crucible(const struct cli *cli, const struct volume 
 	struct json_object *one, *crucible;
 	if (ask_gateway(cli, volume->parsed.vmid, new_request("status"), answer, &ignored) < 0)
 		return NULL;
-	for (size_t i = 0; (one = json_item_or_null(*answer, "volumes", i)); i++) {
-		if (strcmp(json_text_or(one, "name", ""), volume->name) == 0 &&
-			json_object_object_get_ex(one, "crucible", &crucible))
-			return crucible;
-	}
-	return NULL;
+	one = volume_in_status(*answer, volume->name);
+	return one && json_object_object_get_ex(one, "crucible", &crucible) ? crucible : NULL;
 }

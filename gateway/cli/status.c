@@ -8,26 +8,20 @@
 
 enum { WATCH_SECONDS = 2 };
 
-static uint64_t number_of(struct json_object *object, const char *name)
-{
-	uint64_t number;
-	return json_number(object, name, &number) ? number : 0;
-}
-
 static void print_volume(struct json_object *gateway, struct json_object *volume)
 {
 	char size[SIZE_TEXT_MAX], generation[24] = "-";
 	bool flush_failed = false;
-	if (number_of(volume, "generation"))
+	if (json_number_or_zero(volume, "generation"))
 		snprintf(generation, sizeof generation, "%llu",
-			(unsigned long long)number_of(volume, "generation"));
+			(unsigned long long)json_number_or_zero(volume, "generation"));
 	json_switch(volume, "flush_failed", &flush_failed);
 	printf("%-6llu %-24s %8s  %-8s %-9s %-11s %7llu %9llu%s\n",
-		(unsigned long long)number_of(gateway, "vmid"), json_text_or(volume, "name", "?"),
-		size_format(number_of(volume, "size"), size), json_text_or(volume, "backend", "?"),
+		(unsigned long long)json_number_or_zero(gateway, "vmid"), json_text_or(volume, "name", "?"),
+		size_format(json_number_or_zero(volume, "size"), size), json_text_or(volume, "backend", "?"),
 		json_text_or(volume, "state", "?"), generation,
-		(unsigned long long)number_of(volume, "connections"),
-		(unsigned long long)number_of(volume, "in_flight"), flush_failed ? "  flush failed" : "");
+		(unsigned long long)json_number_or_zero(volume, "connections"),
+		(unsigned long long)json_number_or_zero(volume, "in_flight"), flush_failed ? "  flush failed" : "");
 	const char *reason = json_text_or_null(volume, "reason");
 	if (reason)
 		printf("       %s\n", reason);
@@ -54,7 +48,7 @@ static void print_gateway(struct json_object *gateway)
 		print_volume(gateway, volume);
 	print_tls_clients(gateway);
 	if (!json_item_or_null(gateway, "volumes", 0))
-		printf("%-6llu %-24s %8s  %-8s %-9s\n", (unsigned long long)number_of(gateway, "vmid"), "-",
+		printf("%-6llu %-24s %8s  %-8s %-9s\n", (unsigned long long)json_number_or_zero(gateway, "vmid"), "-",
 			"-", "-", json_text_or(gateway, "state", "?"));
 	const char *reason = json_text_or_null(gateway, "reason");
 	if (reason)
@@ -88,7 +82,7 @@ static struct json_object *find_degraded(struct json_object *gateways, uint64_t 
 		if (is_stopped && !asked)
 			continue; /* nobody says that it should run */
 		if (strcmp(state, "serving") != 0)
-			json_append_text(degraded, "VM %llu: %s", (unsigned long long)number_of(gateway, "vmid"), state);
+			json_append_text(degraded, "VM %llu: %s", (unsigned long long)json_number_or_zero(gateway, "vmid"), state);
 		for (size_t k = 0; !is_stopped && !is_silent && (volume = json_item_or_null(gateway, "volumes", k)); k++)
 			add_degraded_volume(volume, degraded);
 	}

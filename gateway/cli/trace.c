@@ -7,12 +7,6 @@
 
 enum { LOOK_AGAIN_MS = 500 };
 
-static uint64_t number_of(struct json_object *object, const char *name)
-{
-	uint64_t number;
-	return json_number(object, name, &number) ? number : 0;
-}
-
 /* "12:30:07.250" */
 static void format_time(uint64_t at_ms, char text[16])
 {
@@ -38,7 +32,7 @@ static void print_parts(struct json_object *one)
 	const char *separator = "";
 	uint64_t slot;
 	for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-		uint64_t value = number_of(one, parts[i].field);
+		uint64_t value = json_number_or_zero(one, parts[i].field);
 		if (value == 0)
 			continue;
 		printf("%s%llu ms %s", separator, (unsigned long long)value, parts[i].text);
@@ -53,10 +47,10 @@ static void print_parts(struct json_object *one)
 static void print_request(struct json_object *one)
 {
 	char at[16], length[SIZE_TEXT_MAX];
-	format_time(number_of(one, "at_ms"), at);
+	format_time(json_number_or_zero(one, "at_ms"), at);
 	printf("%s  %-20s %-12s %8s at %-14llu %8.1f ms: ", at, json_text_or(one, "volume", "?"),
-		json_text_or(one, "command", "?"), size_format(number_of(one, "length"), length),
-		(unsigned long long)number_of(one, "offset"), (double)number_of(one, "total_us") / 1000);
+		json_text_or(one, "command", "?"), size_format(json_number_or_zero(one, "length"), length),
+		(unsigned long long)json_number_or_zero(one, "offset"), (double)json_number_or_zero(one, "total_us") / 1000);
 	print_parts(one);
 }
 
@@ -73,14 +67,14 @@ static int show_more(const struct cli *cli, uint64_t vmid, uint64_t *from)
 		return fail(status, &reason);
 	bool is_first = *from == 1;
 	for (size_t i = 0; (one = json_item_or_null(answer, "requests", i)); i++)
-		*from = number_of(one, "number") + 1;
+		*from = json_number_or_zero(one, "number") + 1;
 	if (has_option(cli, OPTION_JSON))
 		return print_json(json_object_get(answer));
 	for (size_t i = 0; (one = json_item_or_null(answer, "requests", i)); i++)
 		print_request(one);
 	if (is_first && !json_item_or_null(answer, "requests", 0) && !has_option(cli, OPTION_WATCH))
 		printf("VM %llu: no request has taken %llu ms or more\n", (unsigned long long)vmid,
-			(unsigned long long)number_of(answer, "slow_request_ms"));
+			(unsigned long long)json_number_or_zero(answer, "slow_request_ms"));
 	return 0;
 }
 

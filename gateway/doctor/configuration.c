@@ -110,28 +110,25 @@ static void check_pair(const struct volume *a, const struct volume *b, struct fa
 			device_b, a->name);
 }
 
-static int check_volumes(const struct config *config, struct faults *faults, size_t *count)
+static int check_volumes(const struct config *config, struct faults *faults, struct volumes *volumes)
 {
-	struct volumes volumes;
-	int status = volumes_read(config, 0, &volumes, faults);
+	int status = volumes_read(config, 0, volumes, faults);
 	check_other_files(config, faults);
-	*count = volumes.count;
-	for (size_t i = 0; i < volumes.count; i++) {
-		check_volume(config, &volumes.items[i], faults);
+	for (size_t i = 0; i < volumes->count; i++) {
+		check_volume(config, &volumes->items[i], faults);
 		for (size_t k = 0; k < i; k++)
-			check_pair(&volumes.items[k], &volumes.items[i], faults);
+			check_pair(&volumes->items[k], &volumes->items[i], faults);
 	}
-	volumes_free(&volumes);
 	return status == -ENOMEM ? status : 0;
 }
 
-int configuration_check(const char *path, struct config *config, struct faults *faults, size_t *count)
+int configuration_check(const char *path, struct config *config, struct faults *faults, struct volumes *volumes)
 {
-	*count = 0;
+	*volumes = (struct volumes){ 0 };
 	int status = config_read(path, config, faults);
 	if (config->run_dir && config->data_dir && config->volume_dir) {
 		check_config(path ? path : CONFIG_DEFAULT_PATH, config, faults);
-		status = check_volumes(config, faults, count);
+		status = check_volumes(config, faults, volumes);
 	}
 	return status == -ENOMEM ? status : 0;
 }

@@ -3,9 +3,10 @@
 #define TB4_CONFIGURATION_H
 
 #include "config.h"
+#include "volume/volume.h"
 
 /* Reads tb4.conf (NULL: the default one) into *config, which is to be freed in any case, and all volume files and records.
- * *count gets how many volumes are readable. Returns 0 also if there are faults, or -ENOMEM. */
-int configuration_check(const char *path, struct config *config, struct faults *faults, size_t *count);
+ * *volumes gets those that are readable, and is to be freed, too. Returns 0 also if there are faults, or -ENOMEM. */
+int configuration_check(const char *path, struct config *config, struct faults *faults, struct volumes *volumes);
 
 #endif

@@ -60,12 +60,7 @@ static int ask_sleds(struct doctor *doctor, struct reason *reason)
 
 int doctor_run(struct doctor *doctor, struct report *report, struct reason *reason)
 {
-	size_t readable;
-	struct faults said = { 0 }; /* by configuration_check() already */
-	int status = configuration_check(doctor->config_path, &doctor->config, &doctor->faults, &readable);
-	if (status == 0 && doctor->config.volume_dir)
-		status = volumes_read(&doctor->config, 0, &doctor->volumes, &said);
-	faults_free(&said);
+	int status = configuration_check(doctor->config_path, &doctor->config, &doctor->faults, &doctor->volumes);
 	if (status == -ENOMEM)
 		return reason_set(reason, status, "out of memory");
 	status = ask_sleds(doctor, reason);

@@ -37,11 +37,10 @@ void nbd_server_limit(struct nbd_server *server, const struct rate_limit *limit)
 	server_limits_changed(server);
 }
 
-bool server_limit_allows(struct nbd_connection *connection)
+bool server_limit_allows(struct nbd_connection *connection, uint64_t now)
 {
 	struct nbd_server *server = connection->server;
 	struct nbd_export *export = connection->export;
-	uint64_t now = uv_hrtime();
 	uint64_t of_export = rate_limit_wait(&export->limit, now), of_all = rate_limit_wait(&server->limit, now);
 	uint64_t wait = of_export > of_all ? of_export : of_all;
 	if (wait == 0)
@@ -58,9 +57,8 @@ bool server_limit_allows(struct nbd_connection *connection)
 	return false;
 }
 
-void server_limit_take(struct nbd_connection *connection, uint64_t bytes)
+void server_limit_take(struct nbd_connection *connection, uint64_t now, uint64_t bytes)
 {
-	uint64_t now = uv_hrtime();
 	rate_limit_take(&connection->export->limit, now, bytes);
 	rate_limit_take(&connection->server->limit, now, bytes);
 }

@@ -225,10 +225,10 @@ bool server_keeps(struct nbd_connection *connection);
 
 /* has_limits is found anew; whoever waits looks again. */
 void server_limits_changed(struct nbd_server *server);
-/* May the connection's next request be taken? If not, the connection is woken when it may. */
-bool server_limit_allows(struct nbd_connection *connection);
+/* May the connection's next request be taken at `now` (ns)? If not, the connection is woken when it may. */
+bool server_limit_allows(struct nbd_connection *connection, uint64_t now);
 /* It has been, with so many bytes of payload either way. */
-void server_limit_take(struct nbd_connection *connection, uint64_t bytes);
+void server_limit_take(struct nbd_connection *connection, uint64_t now, uint64_t bytes);
 
 /* connection.c */
 

@@ -602,7 +602,8 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 	if (error == 0)
 		error = validate(connection, &wire, &text);
 	bool is_limited = server->has_limits && !error && wire.type != NBD_CMD_FLUSH;
-	if (is_limited && (!list_empty(&connection->limit_link) || !server_limit_allows(connection)))
+	uint64_t now = is_limited ? uv_hrtime() : 0;
+	if (is_limited && (!list_empty(&connection->limit_link) || !server_limit_allows(connection, now)))
 		return false;
 	size_t cost = error ? REQUEST_COST : cost_of(connection, &wire);
 	if (!budget_take(&server->budget, &connection->share, cost)) {
@@ -610,7 +611,7 @@ static bool take_request(struct nbd_connection *connection, uint64_t *bytes)
 		return false;
 	}
 	if (is_limited)
-		server_limit_take(connection, wire.type == NBD_CMD_READ || wire.type == NBD_CMD_WRITE ? wire.length : 0);
+		server_limit_take(connection, now, wire.type == NBD_CMD_READ || wire.type == NBD_CMD_WRITE ? wire.length : 0);
 	connection->lone_requests = connection->request_count == 0 ? connection->lone_requests + 1 : 0;
 	connection->turn_requests++;
 	if (connection->round_requests++ == 0)

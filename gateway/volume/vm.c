@@ -28,6 +28,16 @@ int vm_read(const struct config *config, uint64_t vmid, struct vm *vm, struct fa
 	return status;
 }
 
+int vm_load(const struct config *config, uint64_t vmid, struct vm *vm, struct reason *reason)
+{
+	struct faults faults = { 0 };
+	int status = vm_read(config, vmid, vm, &faults);
+	if (status < 0)
+		faults_reason(&faults, reason);
+	faults_free(&faults);
+	return status;
+}
+
 int vm_write(const struct vm *vm, struct reason *reason)
 {
 	struct vm plain = { 0 };

@@ -20,6 +20,8 @@ extern const size_t vm_table_size;
 
 /* Reads it; what no file says has its default. Returns 0, or an errno with faults. Free in any case. */
 int vm_read(const struct config *config, uint64_t vmid, struct vm *vm, struct faults *faults);
+/* The same with one reason. */
+int vm_load(const struct config *config, uint64_t vmid, struct vm *vm, struct reason *reason);
 /* Writes it, or removes the file where all is as by default. The caller holds volumes_lock(). */
 int vm_write(const struct vm *vm, struct reason *reason);
 void vm_free(struct vm *vm);
